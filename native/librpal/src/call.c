@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+/* librpal: calling a receiver. */
+#include <errno.h>
+
+#include "internal.h"
+
+#define CONTENDED	(RPAL_STATE_PARKED | RPAL_FLAG_CONTENDED)
+
+int rpal_target_init(struct rpal_target *target, uint32_t tid, uint32_t pkey)
+{
+	uint64_t service = RPAL_TID_SERVICE(tid);
+
+	if (service < RPAL_ID_MIN || service > RPAL_ID_MAX)
+		return -EINVAL;
+	target->control = (struct rpal_control *)(uintptr_t)
+		((service << RPAL_SLOT_SHIFT) + RPAL_CONTROL_OFFSET +
+		 RPAL_TID_INDEX(tid) * RPAL_CONTROL_STRIDE);
+	target->tid = tid;
+	target->service = service;
+	target->pkey = pkey;
+	return 0;
+}
+
+/* Nanoseconds that are left, for an ioctl; -1: for ever. */
+static int64_t time_left(int64_t deadline)
+{
+	int64_t left;
+
+	if (deadline < 0)
+		return -1;
+	left = deadline - rpal_now();
+	return left > 0 ? left : 0;
+}
+
+static long wait_reply(struct rpal_self *self, struct rpal_message *message,
+		       int64_t deadline)
+{
+	struct rpal_wait_reply wait = {
+		.seq = self->control->call_seq,
+		.message = (uintptr_t)message,
+	};
+	long ret;
+
+	do {
+		wait.timeout_ns = time_left(deadline);
+		ret = rpal_ioctl(RPAL_IOC_WAIT_REPLY, &wait);
+	} while (ret == -EINTR);
+	return ret < 0 ? ret : (int)wait.status;
+}
+
+static int wait_parked(const struct rpal_target *target, int64_t deadline)
+{
+	struct rpal_wait_parked wait = {
+		.tid = target->tid,
+		.timeout_ns = time_left(deadline),
+	};
+	int ret = rpal_ioctl(RPAL_IOC_WAIT_PARKED, &wait);
+
+	return ret == -EINTR ? 0 : ret == -ESRCH ? -EOWNERDEAD : ret;
+}
+
+/* The first attempt did not end with an answer. */
+static int __attribute__((noinline))
+call_slowly(struct rpal_self *self, const struct rpal_target *target,
+	    struct rpal_message *message, int timeout_ms, long ret, bool wait)
+{
+	int64_t deadline = timeout_ms < 0 ? -1 :
+			   rpal_now() + timeout_ms * 1000000LL;
+	int error;
+
+	for (;;) {
+		switch (ret) {
+		case -EINPROGRESS:
+			self->counters.handed_back++;
+			return wait ? wait_reply(self, message, deadline) : ret;
+		case -EAGAIN:
+			self->counters.retries++;
+			break;
+		case -EBUSY:
+			/* Parked, but others wait for it, too? */
+			ret = rpal_switch_call(self->control, target->control,
+					       message, target->tid,
+					       self->lent | RPAL_FLAG_CONTENDED,
+					       CONTENDED);
+			if (ret != -EBUSY)
+				continue;
+			self->counters.waits++;
+			error = wait_parked(target, deadline);
+			if (error)
+				return error;
+			break;
+		default:
+			return ret;
+		}
+		ret = rpal_switch_call(self->control, target->control, message,
+				       target->tid, self->lent,
+				       RPAL_STATE_PARKED);
+	}
+}
+
+static inline int call(const struct rpal_target *target,
+		       struct rpal_message *message, int timeout_ms, bool wait)
+{
+	struct rpal_self *self = &rpal_self;
+	long ret;
+
+	if (unlikely(!(self->roles & RPAL_ROLE_SENDER)))
+		return -EPERM;
+	if (unlikely(target->control == self->control))
+		return -EDEADLK;
+	/* A task can run one loan at a time. */
+	rpal_leave_loan(self);
+	self->control->call_seq++;
+	self->counters.calls++;
+	ret = rpal_switch_call(self->control, target->control, message,
+			       target->tid, self->lent, RPAL_STATE_PARKED);
+	if (likely(ret >= 0))
+		return ret;
+	return call_slowly(self, target, message, timeout_ms, ret, wait);
+}
+
+int rpal_call(const struct rpal_target *target, struct rpal_message *message,
+	      int timeout_ms)
+{
+	return call(target, message, timeout_ms, true);
+}
+
+int rpal_post(const struct rpal_target *target, struct rpal_message *message,
+	      int timeout_ms)
+{
+	return call(target, message, timeout_ms, false);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* Numbers for switch.S; thread.c checks them against the structures. */
+#ifndef RPAL_CONTROL_OFFSETS_H
+#define RPAL_CONTROL_OFFSETS_H
+
+#define CONTROL_STATE			0
+#define CONTROL_ENTRY_IP		8
+#define CONTROL_SP			16
+#define CONTROL_FS_BASE			24
+#define CONTROL_CALLER_FS_BASE		32
+#define CONTROL_CALLER_SP		40
+#define CONTROL_CALLER_IP		48
+#define CONTROL_CALLER_PKRU		56
+#define CONTROL_PKRU			60
+#define CONTROL_CALLEE			128
+#define CONTROL_CALLEE_RETURNING	132
+#define CONTROL_CALL_SP			136
+#define CONTROL_TID			152
+#define CONTROL_GUARD			156
+
+/* Result of rpal_switch_park() beside those of the ioctl. */
+#define RPAL_SWITCH_CALLED		2
+
+#ifdef __ASSEMBLER__
+#define RPAL_STATE_PARKED		1
+#define RPAL_STATE_ACTIVE		3
+#define RPAL_STATE_RETURNING		4
+#define RPAL_STATE_TID_SHIFT		32
+#define RPAL_IOC_PARK			0x4020b848
+#define RPAL_IOC_FINISH			0xb84b
+#endif
+
+#endif

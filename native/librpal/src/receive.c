@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+/* librpal: being called. */
+#include <errno.h>
+#include <limits.h>
+
+#include "internal.h"
+
+#define NEVER	INT64_MAX
+
+/*
+ * How much later than asked for the kernel may wake us without being told
+ * anew. Event loops ask for whole milliseconds, counted from a clock that they
+ * read a moment before: the same timer gives a slightly different time every
+ * time.
+ */
+#define TOLERANCE	1000000
+
+int rpal_serve_one(struct rpal_message *message, int answer, int status)
+{
+	struct rpal_self *self = &rpal_self;
+	struct rpal_park park = {
+		.epfd = -1,
+		.flags = answer ? RPAL_PARK_REPLY : 0,
+		.timeout_ns = -1,
+		.message = (uintptr_t)message,
+		.status = status,
+	};
+	long ret;
+
+	if (unlikely(!(self->roles & RPAL_ROLE_RECEIVER)))
+		return -EPERM;
+	ret = rpal_switch_park(self->control, message, status, &park);
+	self->counters.served += ret == RPAL_SWITCH_CALLED;
+	return ret == RPAL_SWITCH_CALLED ? 0 : ret;
+}
+
+int rpal_call_event(const struct epoll_event *event)
+{
+	struct rpal_self *self = &rpal_self;
+
+	if (!(self->roles & RPAL_ROLE_RECEIVER))
+		return -EPERM;
+	self->call_event = *event;
+	return 0;
+}
+
+int rpal_take(struct rpal_message *message, uint32_t *caller)
+{
+	struct rpal_self *self = &rpal_self;
+
+	if (self->progress != CALL_ARRIVED)
+		return 0;
+	self->progress = CALL_TAKEN;
+	*message = self->message;
+	if (caller)
+		*caller = rpal_state(self) >> RPAL_STATE_TID_SHIFT;
+	return 1;
+}
+
+int rpal_reply(int status, const struct rpal_message *message)
+{
+	struct rpal_self *self = &rpal_self;
+
+	if (self->progress != CALL_ARRIVED && self->progress != CALL_TAKEN)
+		return -EINVAL;
+	self->progress = CALL_ANSWERED;
+	self->status = status;
+	self->message = message ? *message : (struct rpal_message){ 0 };
+	return 0;
+}
+
+static int set_errno(long ret)
+{
+	errno = -ret;
+	return -1;
+}
+
+/*
+ * The own task looks at the descriptors itself. There is no answer that waits
+ * to be given, so kernel events come first, as in epoll_wait(2).
+ */
+static bool look_first(const struct rpal_self *self)
+{
+	return self->progress == NO_CALL && !rpal_on_loan(self);
+}
+
+/*
+ * On loan, may this wait stay in user mode? Not if the kernel has something
+ * for us (WANTED), nor if the task would be woken too late.
+ */
+static bool park_lightly(const struct rpal_self *self, int64_t deadline)
+{
+	return rpal_on_loan(self) &&
+	       (deadline == NEVER || deadline >= self->armed - TOLERANCE);
+}
+
+static bool wanted(const struct rpal_self *self)
+{
+	return rpal_state(self) & RPAL_FLAG_WANTED;
+}
+
+/* Ends the call, if there is one, and waits. Returns as rpal_switch_park(). */
+static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
+{
+	struct rpal_park park = {
+		.epfd = epfd,
+		.timeout_ns = -1,
+		.message = (uintptr_t)&self->message,
+	};
+	int status = 0;
+	long ret;
+
+	if (self->progress != NO_CALL) {
+		status = self->progress == CALL_ANSWERED ? self->status :
+							   RPAL_PENDING;
+		park.flags = RPAL_PARK_REPLY;
+		park.status = status;
+	}
+	if (!park_lightly(self, deadline)) {
+		rpal_leave_loan(self);
+		if (deadline != NEVER) {
+			park.timeout_ns = deadline - rpal_now();
+			if (park.timeout_ns < 0)
+				park.timeout_ns = 0;
+		}
+		self->armed = deadline;
+		self->counters.parks++;
+	}
+	self->progress = NO_CALL;
+	ret = rpal_switch_park(self->control, &self->message, status, &park);
+	if (ret == RPAL_SWITCH_CALLED) {
+		self->progress = CALL_ARRIVED;
+		self->counters.served++;
+	}
+	return ret;
+}
+
+static int64_t deadline_of(int timeout)
+{
+	if (timeout < 0)
+		return NEVER;
+	return timeout ? rpal_now() + timeout * 1000000LL : 0;
+}
+
+int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
+		    int timeout)
+{
+	struct rpal_self *self = &rpal_self;
+	int64_t deadline;
+	long ret;
+	int n;
+
+	if (!(self->roles & RPAL_ROLE_RECEIVER) || maxevents <= 0)
+		return epoll_wait(epfd, events, maxevents, timeout);
+
+	/* The application has more to do before it waits: let it. */
+	if (timeout == 0 && rpal_on_loan(self) && !wanted(self))
+		return 0;
+
+	if (look_first(self)) {
+		n = epoll_wait(epfd, events, maxevents, 0);
+		if (n != 0 || timeout == 0)
+			return n;
+	}
+	deadline = deadline_of(timeout);
+	for (;;) {
+		ret = park_until(self, epfd, deadline);
+		switch (ret) {
+		case RPAL_SWITCH_CALLED:
+			events[0] = self->call_event;
+			return 1;
+		case RPAL_PARK_EVENT:
+			n = epoll_wait(epfd, events, maxevents, 0);
+			if (n != 0)
+				return n;
+			break;
+		case RPAL_PARK_TIMEOUT:
+			break;
+		default:
+			return set_errno(ret);
+		}
+		/* Woken for an event that is gone, or for an older timeout. */
+		if (deadline != NEVER && rpal_now() >= deadline)
+			return 0;
+	}
+}
