@@ -14,6 +14,8 @@ export interface LoggedCommand {
   append?: boolean;
   cwd?: string;
   env?: Record<string, string>;
+  /** false: the command gets no variables but these. */
+  extendEnv?: boolean;
   input?: string;
   /** What a person can do when it fails. */
   advice?: string;
@@ -37,6 +39,7 @@ export async function loggedCommand(
     all: true,
     buffer: false,
     reject: false,
+    extendEnv: options.extendEnv ?? true,
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.env === undefined ? {} : { env: options.env }),
     ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),

@@ -9,8 +9,21 @@ import { step, waitingFor } from './progress.js';
 /** The Debian release in the guest: its Node.js 20 is position independent, so it can serve. */
 const suite = 'trixie';
 
-/** What the guest has besides Debian's essential packages. */
-const packages = ['nodejs', 'procps', 'strace'] as const;
+/**
+ * What the guest has besides Debian's essential packages: what runs there, and the tools that build
+ * native code for it (see rootfs-build.ts), so that the host's compiler and libraries do not matter.
+ */
+const packages = [
+  'nodejs',
+  'procps',
+  'strace',
+  'gcc',
+  'g++',
+  'make',
+  'pkgconf',
+  'libnode-dev',
+  'python3',
+] as const;
 
 /**
  * URI of the Debian mirror: RPAL_DEBIAN_MIRROR, or the one that apt on this machine is configured

@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { endOnSignals } from './end-on-signals.js';
 import { Failure, runMain } from './failure.js';
 import { defaultGuest, failureOf, Guest, type GuestInput } from './guest.js';
 import { guestEnvironment } from './guest-environment.js';
@@ -126,15 +127,5 @@ function connectInput(input: GuestInput, shell: boolean): void {
   });
 }
 
-for (const [signal, status] of [
-  ['SIGINT', 130],
-  ['SIGTERM', 143],
-  ['SIGHUP', 129],
-] as const) {
-  // The guest's own exit handler ends QEMU.
-  process.on(signal, () => {
-    process.exit(status);
-  });
-}
-
+endOnSignals();
 await runMain(main);

@@ -1,0 +1,67 @@
+/** Where a test runs, as its source declares it. */
+export interface Declaration {
+  /** Numbers of CPUs of the guests it runs in, each once. */
+  cpus: readonly number[];
+  /** Runs on one CPU whose clock counts instructions; then `cpus` is [1]. */
+  icount: boolean;
+  /** Runs once more on the debug kernel. */
+  debug: boolean;
+  /** Runs on a kernel without the patches, instead of the patched one. */
+  stock: boolean;
+  /** Seconds it may take on the normal kernel. */
+  timeout: number;
+}
+
+/** Something is wrong with a declaration. */
+export class DeclarationError extends Error {
+  override readonly name = 'DeclarationError';
+}
+
+const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
+
+/**
+ * Reads the one line of a test's source that says where it runs, in C or TypeScript:
+ *
+ *     /* guest: cpus=1,2 icount debug timeout=60 *\/
+ *
+ * `cpus=` lists numbers of CPUs (default: 1 and 2). `icount` is for tests that count instructions.
+ * `debug` and `debug=no` say whether it also runs on the debug kernel (default: yes, except for
+ * icount tests). `stock` wants a kernel without RPAL. `timeout=` is in seconds (default 60).
+ */
+export function parseDeclaration(source: string): Declaration {
+  const words = (pattern.exec(source)?.[1] ?? '').split(/\s+/).filter((word) => word !== '');
+  const values = new Map(
+    words.map((word) => {
+      const [name = '', ...rest] = word.split('=');
+      return [name, rest.join('=')] as const;
+    }),
+  );
+  for (const name of values.keys()) {
+    if (!['cpus', 'icount', 'debug', 'stock', 'timeout'].includes(name)) {
+      throw new DeclarationError(
+        `"guest: ${words.join(' ')}": nothing is known about ${name}. There are cpus=N,…, icount, ` +
+          `debug, debug=no, stock and timeout=SECONDS.`,
+      );
+    }
+  }
+  const icount = values.has('icount');
+  const cpus = (values.get('cpus') ?? (icount ? '1' : '1,2')).split(',').map(Number);
+  if (!cpus.every((count) => Number.isInteger(count) && count > 0)) {
+    throw new DeclarationError(`"cpus=${values.get('cpus') ?? ''}" is not a list of numbers.`);
+  }
+  if (icount && cpus.some((count) => count !== 1)) {
+    throw new DeclarationError('An icount test runs on one CPU: its clock counts for one.');
+  }
+  const timeout = Number(values.get('timeout') ?? 60);
+  if (!(timeout > 0)) {
+    throw new DeclarationError(`"timeout=${values.get('timeout') ?? ''}" is not in seconds.`);
+  }
+  const debug = values.get('debug');
+  return {
+    cpus: [...new Set(cpus)],
+    icount,
+    debug: debug === undefined ? !icount : debug !== 'no',
+    stock: values.has('stock'),
+    timeout,
+  };
+}

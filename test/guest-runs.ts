@@ -1,0 +1,58 @@
+import type { Declaration } from './declaration.js';
+
+/** One kind of guest, and the tests that run in it, in one boot. */
+export interface GuestRun<T> {
+  kernel: string;
+  cpus: number;
+  icount: boolean;
+  tests: T[];
+}
+
+/** Choices for development that narrow what runs. */
+export interface Narrowing {
+  cpus?: number;
+  kernel?: string;
+}
+
+/** A debug kernel runs the same test this much slower. */
+export const debugSlowness = 6;
+
+/**
+ * Groups tests by the guests they want, in a fixed order: normal kernel before debug kernel, few
+ * CPUs before many. On the debug kernel each runs once, with the most CPUs it declares.
+ */
+export function planGuestRuns<T extends { declaration: Declaration }>(
+  tests: readonly T[],
+  narrowing: Narrowing = {},
+): GuestRun<T>[] {
+  const runs = new Map<string, GuestRun<T>>();
+  const want = (kernel: string, cpus: number, icount: boolean, test: T): void => {
+    if (narrowing.cpus !== undefined && narrowing.cpus !== cpus) return;
+    if (narrowing.kernel !== undefined && narrowing.kernel !== kernel) return;
+    const key = JSON.stringify([kernel, icount, cpus]);
+    const run = runs.get(key) ?? { kernel, cpus, icount, tests: [] };
+    run.tests.push(test);
+    runs.set(key, run);
+  };
+  for (const test of tests) {
+    const { cpus, icount, debug, stock } = test.declaration;
+    for (const count of cpus) want(stock ? 'stock' : 'normal', count, icount, test);
+    if (debug && !stock) want('debug', Math.max(...cpus), icount, test);
+  }
+  const rank = (run: GuestRun<T>): number[] => [
+    ['normal', 'stock', 'debug'].indexOf(run.kernel),
+    run.icount ? 1 : 0,
+    run.cpus,
+  ];
+  return [...runs.values()].sort((a, b) => {
+    const [left, right] = [rank(a), rank(b)];
+    const at = left.findIndex((value, index) => value !== right[index]);
+    return at < 0 ? 0 : (left[at] ?? 0) - (right[at] ?? 0);
+  });
+}
+
+/** How a run is called in headings and failures. */
+export function nameOfRun(run: Omit<GuestRun<unknown>, 'tests'>): string {
+  const cpus = `${String(run.cpus)} CPU${run.cpus === 1 ? '' : 's'}`;
+  return `${run.kernel} kernel, ${cpus}${run.icount ? ', icount' : ''}`;
+}

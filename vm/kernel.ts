@@ -1,0 +1,44 @@
+import { Command } from 'commander';
+import { runMain } from './failure.js';
+import { kernel } from './kernel-build.js';
+import { exportSeries, kernelTree } from './kernel-tree.js';
+
+const program = new Command('npm run kernel --').description(
+  'Builds the RPAL kernel, and keeps its patches.',
+);
+
+async function printKernel(flavour: 'normal' | 'debug' | 'stock'): Promise<void> {
+  const built = await kernel(flavour);
+  process.stdout.write(`${built.bzImage}\n`);
+}
+
+program
+  .command('build')
+  .description('build the kernel of the guest and print the path of its bzImage')
+  .action(() => printKernel('normal'));
+program
+  .command('debug')
+  .description('build the kernel with KASAN, lockdep and the other checkers')
+  .action(() => printKernel('debug'));
+program
+  .command('stock')
+  .description('build the same kernel without the patches')
+  .action(() => printKernel('stock'));
+program
+  .command('tree')
+  .description('make a git tree of the patched source to work in, and print its path')
+  .action(async () => {
+    process.stdout.write(`${await kernelTree()}\n`);
+  });
+program
+  .command('export')
+  .description('write the commits of that tree back to kernel-patches/')
+  .option('--tree <path>', 'another git tree; its stock commit has the tag rpal-base')
+  .action(async (options: { tree?: string }) => {
+    for (const name of await exportSeries(options.tree)) process.stdout.write(`${name}\n`);
+  });
+
+await runMain(async () => {
+  await program.parseAsync();
+  return 0;
+});

@@ -1,0 +1,90 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { withLock } from './cache.js';
+import { contentKey, hashFile } from './content-hash.js';
+import { step, waitingFor } from './progress.js';
+import { inRepository, repository } from './repository.js';
+import { buildInRootFileSystem } from './rootfs-build.js';
+import { rootFileSystem } from './rootfs.js';
+
+/** A part of the native code: what it is made of, how, and what shows that it was made. */
+interface NativePart {
+  name: string;
+  sources: readonly string[];
+  /** Built only if this file exists. */
+  needs: string;
+  argv: readonly string[];
+}
+
+const parts: readonly NativePart[] = [
+  {
+    name: 'librpal',
+    sources: ['native/librpal', 'native/preload'],
+    needs: 'native/librpal/Makefile',
+    argv: ['make', '-C', 'native/librpal', `OUT=${inRepository('build', 'librpal')}`],
+  },
+  {
+    name: 'addon',
+    sources: ['native', 'binding.gyp', 'package-lock.json'],
+    needs: 'binding.gyp',
+    // Not `rebuild`: that would empty build/, which others use as well.
+    argv: [
+      'node',
+      'node_modules/node-gyp/bin/node-gyp.js',
+      'configure',
+      'build',
+      '--release',
+      '--nodedir=/usr',
+    ],
+  },
+  {
+    name: 'kernel-tests',
+    sources: ['native/librpal', 'test/kernel'],
+    needs: 'test/kernel/Makefile',
+    argv: ['make', '-C', 'test/kernel', `OUT=${inRepository('build', 'kernel-tests')}`],
+  },
+];
+
+/**
+ * Builds librpal, the addon and the C tests into build/, for the guest and with its tools. Parts
+ * whose sources have not changed since the last time are left alone.
+ */
+export async function buildNative(): Promise<void> {
+  const root = await rootFileSystem();
+  const lock = `native-${contentKey({ repository })}`;
+  await withLock(lock, waitingFor('the native code'), async () => {
+    for (const part of parts) {
+      if (!existsSync(inRepository(part.needs))) continue;
+      const stamp = inRepository('build', `.${part.name}.stamp`);
+      const key = contentKey({
+        root,
+        argv: part.argv,
+        sources: await hashSources(part.sources),
+      });
+      if (existsSync(stamp) && (await readFile(stamp, 'utf8')) === key) continue;
+      await mkdir(inRepository('build'), { recursive: true });
+      await step(`Building ${part.name}`, () =>
+        buildInRootFileSystem(part.argv, `build-${part.name}`),
+      );
+      await writeFile(stamp, key);
+    }
+  });
+}
+
+async function hashSources(sources: readonly string[]): Promise<string[]> {
+  const hashes: string[] = [];
+  for (const source of sources) {
+    const path = inRepository(source);
+    if (!existsSync(path)) continue;
+    const files = await readdir(path, { recursive: true, withFileTypes: true }).catch(() => []);
+    const names = files
+      .filter((file) => file.isFile())
+      .map((file) => join(file.parentPath, file.name))
+      .sort();
+    for (const name of names.length === 0 ? [path] : names) {
+      hashes.push(name, await hashFile(name));
+    }
+  }
+  return hashes;
+}
