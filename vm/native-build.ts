@@ -22,7 +22,7 @@ const parts: readonly NativePart[] = [
     name: 'librpal',
     sources: ['native/librpal', 'native/preload'],
     needs: 'native/librpal/Makefile',
-    argv: ['make', '-C', 'native/librpal', `OUT=${inRepository('build', 'librpal')}`],
+    argv: ['make', '-C', 'native/librpal', `BUILD=${inRepository('build', 'librpal')}`],
   },
   {
     name: 'addon',
@@ -42,7 +42,7 @@ const parts: readonly NativePart[] = [
     name: 'kernel-tests',
     sources: ['native/librpal', 'test/kernel'],
     needs: 'test/kernel/Makefile',
-    argv: ['make', '-C', 'test/kernel', `OUT=${inRepository('build', 'kernel-tests')}`],
+    argv: ['make', '-C', 'test/kernel', `BUILD=${inRepository('build', 'kernel-tests')}`],
   },
 ];
 
