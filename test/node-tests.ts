@@ -5,7 +5,13 @@ import { defaultGuest, failureOf, Guest } from '../vm/guest.js';
 import { guestEnvironment } from '../vm/guest-environment.js';
 import { inRepository, repository } from '../vm/repository.js';
 import { parseDeclaration, type Declaration } from './declaration.js';
-import { debugSlowness, nameOfRun, planGuestRuns, type GuestRun, type Narrowing } from './guest-runs.js';
+import {
+  debugSlowness,
+  nameOfRun,
+  planGuestRuns,
+  type GuestRun,
+  type Narrowing,
+} from './guest-runs.js';
 import type { Tally } from './tally.js';
 import { readVitestReport } from './vitest-report.js';
 

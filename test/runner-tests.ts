@@ -103,7 +103,16 @@ export async function runRunnerTests(tally: Tally, filter: string | undefined): 
     const started = Date.now();
     const result = await execa(
       process.execPath,
-      ['--import', 'tsx', 'vm/vm.ts', '--timeout', '120', ...(test.options ?? []), '--', ...test.command],
+      [
+        '--import',
+        'tsx',
+        'vm/vm.ts',
+        '--timeout',
+        '120',
+        ...(test.options ?? []),
+        '--',
+        ...test.command,
+      ],
       {
         cwd: repository,
         reject: false,

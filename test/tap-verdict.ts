@@ -1,4 +1,4 @@
-import { Parser } from 'tap-parser';
+import { Parser, type Plan, type Result } from 'tap-parser';
 import type { GuestResult } from '../vm/guest.js';
 import { failureOf } from '../vm/guest.js';
 import type { Score } from './tally.js';
@@ -20,7 +20,11 @@ export interface Verdict {
  */
 export function judgeTap(output: string, result: GuestResult): Verdict {
   const { outcome } = result;
-  if (outcome.kind === 'exited' && outcome.status === skippedStatus && result.reports.length === 0) {
+  if (
+    outcome.kind === 'exited' &&
+    outcome.status === skippedStatus &&
+    result.reports.length === 0
+  ) {
     return { score: { passed: 0, failed: 0, skipped: 1 }, reasons: [] };
   }
   const reasons: string[] = [];
@@ -29,16 +33,16 @@ export function judgeTap(output: string, result: GuestResult): Verdict {
   let skipped = 0;
   let planned: number | undefined;
   const parser = new Parser();
-  parser.on('assert', (test) => {
-    if (test.skip) skipped++;
-    else if (test.ok || test.todo) passed++;
+  parser.on('assert', (test: Result) => {
+    if (test.skip !== false) skipped++;
+    else if (test.ok || test.todo !== false) passed++;
     else {
       failed++;
       reasons.push(`not ok ${String(test.id)} ${test.name}`.trim());
     }
   });
-  parser.on('plan', (plan) => (planned = plan.end - plan.start + 1));
-  parser.on('bailout', (reason) => reasons.push(`Bail out! ${reason}`.trim()));
+  parser.on('plan', (plan: Plan) => (planned = plan.end - plan.start + 1));
+  parser.on('bailout', (reason: string) => reasons.push(`Bail out! ${reason}`.trim()));
   parser.end(output);
 
   const unexpected: string[] = [];
@@ -46,7 +50,8 @@ export function judgeTap(output: string, result: GuestResult): Verdict {
   if (failure !== undefined) unexpected.push(failure.message);
   const ran = passed + failed + skipped;
   if (ran === 0) unexpected.push('It printed no test result.');
-  else if (planned === undefined) unexpected.push('It printed no plan (1..N), so it may have stopped early.');
+  else if (planned === undefined)
+    unexpected.push('It printed no plan (1..N), so it may have stopped early.');
   else if (planned !== ran) {
     unexpected.push(`It planned ${String(planned)} tests and ran ${String(ran)}.`);
   }

@@ -9,11 +9,15 @@ import { inRepository, repository } from './repository.js';
 export async function buildTypeScript(): Promise<void> {
   if (!existsSync(inRepository('lib', 'index.ts'))) return;
   await step('Compiling TypeScript', async () => {
-    const result = await execa('node', ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'], {
-      cwd: repository,
-      reject: false,
-      all: true,
-    });
+    const result = await execa(
+      'node',
+      ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'],
+      {
+        cwd: repository,
+        reject: false,
+        all: true,
+      },
+    );
     if (result.failed) throw new Failure(`${result.all}\nlib/ does not compile.`);
   });
 }

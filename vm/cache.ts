@@ -6,8 +6,7 @@ import lockfile from 'proper-lockfile';
 import { Failure } from './failure.js';
 
 /** Where kernels, root file systems and build logs are kept; RPAL_CACHE_DIR overrides it. */
-export const cacheDirectory =
-  process.env.RPAL_CACHE_DIR ?? envPaths('rpal', { suffix: '' }).cache;
+export const cacheDirectory = process.env.RPAL_CACHE_DIR ?? envPaths('rpal', { suffix: '' }).cache;
 
 /**
  * Runs `work` while no other process holds the lock of this name. The lock of a process that died

@@ -120,7 +120,7 @@ export class Guest {
     });
     this.#qemu = startQemu(machine);
     this.#qemu.stdout.setEncoding('utf8').on('data', (text: string) => {
-      this.#log += text;
+      this.#log += text.replaceAll('\r', '');
       this.#onChange();
     });
     this.#qemu.stderr.setEncoding('utf8').on('data', (text: string) => (this.#errors += text));
@@ -203,8 +203,7 @@ export class Guest {
       if (booted) break;
       const seconds = (Date.now() - started) / 1000;
       const late =
-        !gdb &&
-        (seconds > bootSeconds || (this.#log === '' && seconds > firstSignSeconds));
+        !gdb && (seconds > bootSeconds || (this.#log === '' && seconds > firstSignSeconds));
       if (this.#gone || late) {
         const why = this.#gone
           ? 'The guest ended before it was ready.'

@@ -92,8 +92,8 @@ static void must_mount(const char *source, const char *target, const char *type,
 }
 
 /* For file systems that a kernel of the user's own may not have. */
-static void may_mount(const char *source, const char *target, const char *type,
-		      unsigned long flags, const char *data)
+static void may_mount(const char *source, const char *target, const char *type, unsigned long flags,
+		      const char *data)
 {
 	mkdir(target, 0755);
 	if (mount(source, target, type, flags, data) && errno != ENODEV && errno != ENOENT)
@@ -210,7 +210,8 @@ static void assemble_root(void)
 	if (mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		give_up("entering the new root");
 
-	may_mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+	may_mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+		  "gid=5,mode=620,ptmxmode=666");
 	may_mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
 	may_mount("mqueue", "/dev/mqueue", "mqueue", 0, NULL);
 	may_mount("hugetlbfs", "/dev/hugepages", "hugetlbfs", 0, NULL);
@@ -396,11 +397,11 @@ static void set_window_size(int fd, const char *text)
 }
 
 struct streams {
-	int input;	/* where bytes of the host go, or -1 */
-	int output;	/* read end, or -1 when closed */
+	int input;  /* where bytes of the host go, or -1 */
+	int output; /* read end, or -1 when closed */
 	int error;
 	bool terminal;
-	char *pending;	/* input that the command has not taken yet */
+	char *pending; /* input that the command has not taken yet */
 	size_t pending_at, pending_len;
 };
 
@@ -520,7 +521,7 @@ static void feed(struct streams *streams)
 	if (n > 0)
 		streams->pending_at += n;
 	else if (errno != EAGAIN && errno != EINTR)
-		close_input(streams);	/* it closed its standard input */
+		close_input(streams); /* it closed its standard input */
 	if (streams->pending_at < streams->pending_len)
 		return;
 	free(streams->pending);

@@ -54,40 +54,47 @@ export async function kernelTree(): Promise<string> {
     const unfinished = `${tree}.unfinished`;
     await rm(unfinished, { recursive: true, force: true });
     await mkdir(cacheDirectory, { recursive: true });
-    await step(`Git tree of Linux ${source.version} with ${String(series.patches.length)} patches`, async (report) => {
-      report('copying the source');
-      await copyTree(source.tree, unfinished);
-      await rm(join(unfinished, '.git'), { recursive: true, force: true });
-      const options = { log: 'kernel-tree', cwd: unfinished, append: true };
-      await loggedCommand('git', ['init', '--quiet', '--initial-branch=rpal'], {
-        ...options,
-        append: false,
-      });
-      report('committing the stock source');
-      await loggedCommand('git', ['add', '--all', '--force'], options);
-      await loggedCommand(
-        'git',
-        [...committer, 'commit', '--quiet', '--no-verify', '-m', `Linux ${source.version}`],
-        options,
-      );
-      await loggedCommand('git', ['tag', base], options);
-      for (const name of series.patches) {
-        report(name);
+    await step(
+      `Git tree of Linux ${source.version} with ${String(series.patches.length)} patches`,
+      async (report) => {
+        report('copying the source');
+        await copyTree(source.tree, unfinished);
+        await rm(join(unfinished, '.git'), { recursive: true, force: true });
+        const options = { log: 'kernel-tree', cwd: unfinished, append: true };
+        await loggedCommand('git', ['init', '--quiet', '--initial-branch=rpal'], {
+          ...options,
+          append: false,
+        });
+        report('committing the stock source');
+        await loggedCommand('git', ['add', '--all', '--force'], options);
         await loggedCommand(
           'git',
-          [...committer, 'am', '--quiet', '--no-3way', join(patchDirectory, name)],
+          [...committer, 'commit', '--quiet', '--no-verify', '-m', `Linux ${source.version}`],
           options,
-        ).catch(async (cause: unknown) => {
-          await git(unfinished, 'am', '--abort').catch(() => undefined);
-          // The patches before it are in place: that is the tree to go on from.
-          await finish(unfinished, tree, hashes);
-          throw new Failure(`${doesNotApply(name, series, source.version)}\nThe tree: ${tree}`, 1, {
-            cause,
+        );
+        await loggedCommand('git', ['tag', base], options);
+        for (const name of series.patches) {
+          report(name);
+          await loggedCommand(
+            'git',
+            [...committer, 'am', '--quiet', '--no-3way', join(patchDirectory, name)],
+            options,
+          ).catch(async (cause: unknown) => {
+            await git(unfinished, 'am', '--abort').catch(() => undefined);
+            // The patches before it are in place: that is the tree to go on from.
+            await finish(unfinished, tree, hashes);
+            throw new Failure(
+              `${doesNotApply(name, series, source.version)}\nThe tree: ${tree}`,
+              1,
+              {
+                cause,
+              },
+            );
           });
-        });
-      }
-      await finish(unfinished, tree, hashes);
-    });
+        }
+        await finish(unfinished, tree, hashes);
+      },
+    );
     return tree;
   });
 }
@@ -116,14 +123,16 @@ export async function exportSeries(tree = treePath()): Promise<string[]> {
     );
   }
   const version = await treeVersion(tree);
-  const merges = await git(tree, 'rev-list', '--merges', `${base}..HEAD`).catch((cause: unknown) => {
-    throw new Failure(
-      `${tree} has no tag ${base}. Put it on the commit with the stock source: ` +
-        `git -C ${tree} tag ${base} <commit>`,
-      1,
-      { cause },
-    );
-  });
+  const merges = await git(tree, 'rev-list', '--merges', `${base}..HEAD`).catch(
+    (cause: unknown) => {
+      throw new Failure(
+        `${tree} has no tag ${base}. Put it on the commit with the stock source: ` +
+          `git -C ${tree} tag ${base} <commit>`,
+        1,
+        { cause },
+      );
+    },
+  );
   if (merges !== '') {
     throw new Failure(`A series cannot have merges. Rebase ${tree} on ${base} first.`);
   }

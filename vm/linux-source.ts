@@ -36,7 +36,9 @@ export async function linuxSource(): Promise<LinuxSource> {
 
 /** Without root the package can be fetched and unpacked, only not installed. */
 async function downloadedTarball(): Promise<string> {
-  const version = existsSync('/usr/bin/apt-get') ? await candidateVersion(debianPackage) : undefined;
+  const version = existsSync('/usr/bin/apt-get')
+    ? await candidateVersion(debianPackage)
+    : undefined;
   if (version === undefined) {
     throw new Failure(
       `There is no Linux source: the package ${debianPackage} is not installed and apt does not ` +

@@ -61,7 +61,15 @@ export async function applySeries(
   for (const [index, name] of series.patches.entries()) {
     await loggedCommand(
       'patch',
-      ['-p1', '-F0', '--batch', '--forward', '--no-backup-if-mismatch', '-i', join(patchDirectory, name)],
+      [
+        '-p1',
+        '-F0',
+        '--batch',
+        '--forward',
+        '--no-backup-if-mismatch',
+        '-i',
+        join(patchDirectory, name),
+      ],
       { log: 'patch', append: index > 0, cwd: tree },
     ).catch((cause: unknown) => {
       throw new Failure(

@@ -9,7 +9,9 @@ const interactive = process.stderr.isTTY && !process.env.CI;
 export function duration(milliseconds: number): string {
   const seconds = Math.round(milliseconds / 1000);
   const minutes = Math.floor(seconds / 60);
-  return minutes === 0 ? `${String(seconds)} s` : `${String(minutes)} min ${String(seconds % 60)} s`;
+  return minutes === 0
+    ? `${String(seconds)} s`
+    : `${String(minutes)} min ${String(seconds % 60)} s`;
 }
 
 /**

@@ -37,11 +37,15 @@ exec chroot "$stage/root" /bin/sh -c 'cd "$0" && exec "$@"' "$repository" "$@"
 export async function buildInRootFileSystem(argv: readonly string[], log: string): Promise<void> {
   const root = join(await rootFileSystem(), 'root');
   if (await canUnshare()) {
-    await loggedCommand('unshare', [...unshareFlags(), 'sh', '-c', entering, 'sh', root, repository, ...argv], {
-      log,
-      env: guestEnvironment(process.env),
-      extendEnv: false,
-    });
+    await loggedCommand(
+      'unshare',
+      [...unshareFlags(), 'sh', '-c', entering, 'sh', root, repository, ...argv],
+      {
+        log,
+        env: guestEnvironment(process.env),
+        extendEnv: false,
+      },
+    );
   } else {
     await buildInGuest(argv);
   }
@@ -57,9 +61,13 @@ function unshareFlags(): string[] {
 
 /** Containers often have root but may not mount. */
 async function canUnshare(): Promise<boolean> {
-  const probe = await execa('unshare', [...unshareFlags(), 'mount', '-t', 'tmpfs', 'tmpfs', '/tmp'], {
-    reject: false,
-  });
+  const probe = await execa(
+    'unshare',
+    [...unshareFlags(), 'mount', '-t', 'tmpfs', 'tmpfs', '/tmp'],
+    {
+      reject: false,
+    },
+  );
   return !probe.failed;
 }
 

@@ -36,7 +36,7 @@ export async function debianMirror(): Promise<string | undefined> {
     ['indextargets', '--format', '$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)'],
     { reject: false },
   );
-  return mirrorFromIndexTargets(stdout ?? '');
+  return mirrorFromIndexTargets(stdout);
 }
 
 /** The main archive among apt's index targets; security updates are kept elsewhere. */
@@ -92,11 +92,10 @@ async function debootstrap(directory: string, report: (detail: string) => void):
       ['--mode=unshare', ...common, suite, tar, ...source],
       options,
     );
-    await loggedCommand(
-      'tar',
-      ['-C', root, '--no-same-owner', '--exclude=./dev/*', '-xf', tar],
-      { log: 'rootfs', append: true },
-    );
+    await loggedCommand('tar', ['-C', root, '--no-same-owner', '--exclude=./dev/*', '-xf', tar], {
+      log: 'rootfs',
+      append: true,
+    });
     await loggedCommand('rm', [tar], { log: 'rootfs', append: true });
   }
   // The mirror's name is this machine's business.
