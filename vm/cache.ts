@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rename, rm, utimes } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import envPaths from 'env-paths';
 import lockfile from 'proper-lockfile';
@@ -76,6 +76,7 @@ export async function cached(
       try {
         await build(unfinished);
         await rename(unfinished, path);
+        await prune(parent);
       } catch (error) {
         await removeTree(unfinished);
         throw error;
@@ -85,6 +86,17 @@ export async function cached(
   const now = new Date();
   await utimes(path, now, now);
   return path;
+}
+
+/** Entries that nothing has used for this long are removed when a new one of their kind is made. */
+const keptDays = 21;
+
+async function prune(parent: string): Promise<void> {
+  const oldest = Date.now() - keptDays * 24 * 3600 * 1000;
+  for (const name of await readdir(parent)) {
+    const path = join(parent, name);
+    if ((await stat(path)).mtimeMs < oldest) await removeTree(path);
+  }
 }
 
 async function removeTree(path: string): Promise<void> {

@@ -282,8 +282,13 @@ export class Guest {
     this.#onFrame = () => undefined;
     if (outcome.kind === 'timed-out') {
       // What every CPU and every blocked task is doing belongs into the log.
+      this.#send('D');
+      await this.#logged('rpal-vm: dumped', 5);
       await this.close();
-    } else if (outcome.kind !== 'guest-died' && !(await this.#logged(`rpal-vm: end ${marker}`))) {
+    } else if (
+      outcome.kind !== 'guest-died' &&
+      !(await this.#logged(`rpal-vm: end ${marker}`, 30))
+    ) {
       outcome = { kind: 'guest-died' };
     }
     const kernelLog = this.#log.slice(logStart);
@@ -298,8 +303,8 @@ export class Guest {
    * Waits until the kernel has printed this line. It was written before the guest said that the
    * command has ended, but the serial port is another channel.
    */
-  async #logged(line: string): Promise<boolean> {
-    const until = Date.now() + 30_000;
+  async #logged(line: string, seconds: number): Promise<boolean> {
+    const until = Date.now() + seconds * 1000;
     while (!this.#log.includes(line)) {
       if (this.#gone || Date.now() > until) return false;
       await this.#change(1000);

@@ -15,7 +15,7 @@
  *                       m<marker> (printed to the kernel log before and after)
  *                  'I'  bytes for its standard input; an empty one closes it
  *                  'W'  new size of the terminal, <rows>x<columns>
- *                  'K'  kill everything the command started
+ *                  'D'  put into the kernel log what every CPU and every blocked task is doing
  *                  'P'  power off
  *   guest → host   'H'  ready for the first command
  *                  'O'  bytes of standard output (and of the terminal)
@@ -245,6 +245,7 @@ static void settle_down(void)
 	setrlimit(RLIMIT_MEMLOCK, &memlock);
 	write_file("/proc/sys/kernel/core_pattern", "core");
 	write_file("/proc/sys/kernel/panic_on_oops", "1");
+	write_file("/proc/sys/kernel/hung_task_timeout_secs", "60");
 	/* Tests stop and start faster than printk's limit for messages of processes. */
 	write_file("/proc/sys/kernel/printk_ratelimit", "0");
 }
@@ -528,6 +529,16 @@ static void feed(struct streams *streams)
 	streams->pending = NULL;
 }
 
+/* The newline matters: the kernel holds back a record without one, in case it is continued. */
+static void mark(const char *marker, const char *what)
+{
+	char line[512];
+	int len = snprintf(line, sizeof(line), "<5>rpal-vm: %s %s\n", what, marker);
+
+	if (write(kmsg, line, len) < 0)
+		give_up("/dev/kmsg");
+}
+
 static void take_input(struct streams *streams)
 {
 	uint32_t len;
@@ -552,8 +563,10 @@ static void take_input(struct streams *streams)
 		if (streams->terminal && streams->input >= 0)
 			set_window_size(streams->input, payload);
 		break;
-	case 'K':
-		kill(-1, SIGKILL);
+	case 'D':
+		write_file("/proc/sysrq-trigger", "l");
+		write_file("/proc/sysrq-trigger", "w");
+		mark("", "dumped");
 		break;
 	case 'P':
 		sync();
@@ -612,16 +625,6 @@ static int supervise(pid_t pid, struct streams *streams, int child_ended)
 		}
 	}
 	return status;
-}
-
-/* The newline matters: the kernel holds back a record without one, in case it is continued. */
-static void mark(const char *marker, const char *what)
-{
-	char line[512];
-	int len = snprintf(line, sizeof(line), "<5>rpal-vm: %s %s\n", what, marker);
-
-	if (write(kmsg, line, len) < 0)
-		give_up("/dev/kmsg");
 }
 
 static void run(char *payload, uint32_t len, int child_ended)

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { runMain } from './failure.js';
 import { kernel } from './kernel-build.js';
+import { kernelPackages } from './kernel-deb.js';
 import { exportSeries, kernelTree } from './kernel-tree.js';
 
 const program = new Command('npm run kernel --').description(
@@ -36,6 +37,13 @@ program
   .option('--tree <path>', 'another git tree; its stock commit has the tag rpal-base')
   .action(async (options: { tree?: string }) => {
     for (const name of await exportSeries(options.tree)) process.stdout.write(`${name}\n`);
+  });
+program
+  .command('deb')
+  .description('build Debian packages for a real machine into build/deb')
+  .option('--config <file>', "configuration to start from (default: the running kernel's)")
+  .action(async (options: { config?: string }) => {
+    for (const path of await kernelPackages(options.config)) process.stdout.write(`${path}\n`);
   });
 
 await runMain(async () => {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -84,6 +84,18 @@ describe('cached', () => {
     const path = await cached('kind', 'key', nobody, (fresh) => writeFile(join(fresh, 'file'), ''));
     expect(await readdir(path)).toEqual(['file']);
     expect(await readdir(join(directory, 'kind'))).toEqual(['key']);
+  });
+
+  it('forgets what nobody has used for weeks', async () => {
+    const build = (path: string): Promise<void> => writeFile(join(path, 'file'), '');
+    const old = await cached('kind', 'old', nobody, build);
+    const used = await cached('kind', 'used', nobody, build);
+    const longAgo = new Date(Date.now() - 60 * 24 * 3600 * 1000);
+    await utimes(old, longAgo, longAgo);
+    await utimes(used, longAgo, longAgo);
+    await cached('kind', 'used', nobody, build);
+    await cached('kind', 'new', nobody, build);
+    expect((await readdir(join(directory, 'kind'))).sort()).toEqual(['new', 'used']);
   });
 
   it('lets two commands at once build one entry', async () => {
