@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -13,6 +13,7 @@ import {
   type Frame,
   type GuestCommand,
 } from './guest-protocol.js';
+import { GrowingFile } from './growing-file.js';
 import { ensureHostPackages, guestNeeds } from './host-packages.js';
 import { initramfs } from './initramfs.js';
 import { kernelNamed } from './kernel-build.js';
@@ -88,13 +89,15 @@ function startQemu(machine: Machine) {
   return execa(
     'setpriv',
     ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuArguments(machine)],
-    { reject: false, buffer: false, stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' },
+    { reject: false, buffer: false, stdin: 'ignore', stdout: 'ignore', stderr: 'pipe' },
   );
 }
 
 /** A running guest: boots once, runs any number of commands one after the other. */
 export class Guest {
   readonly #qemu: ReturnType<typeof startQemu>;
+  readonly #ended: Promise<void>;
+  readonly #logFile: GrowingFile;
   readonly #directory: string;
   readonly #frames = new FrameReader();
   readonly #onProcessExit: () => void;
@@ -119,7 +122,7 @@ export class Guest {
       socket.on('error', () => undefined);
     });
     this.#qemu = startQemu(machine);
-    this.#qemu.stdout.setEncoding('utf8').on('data', (text: string) => {
+    this.#logFile = new GrowingFile(machine.log, (text) => {
       this.#log += text.replaceAll('\r', '');
       this.#onChange();
     });
@@ -129,7 +132,8 @@ export class Guest {
       rmSync(directory, { recursive: true, force: true });
     };
     process.on('exit', this.#onProcessExit);
-    void this.#qemu.then(() => {
+    this.#ended = this.#qemu.then(() => {
+      this.#logFile.close();
       this.#gone = true;
       this.#onChange();
     });
@@ -168,7 +172,7 @@ export class Guest {
   }
 
   static async #start(
-    parts: Omit<Machine, 'accelerator' | 'controlSocket'>,
+    parts: Omit<Machine, 'accelerator' | 'controlSocket' | 'log'>,
     accelerator: Accelerator,
   ): Promise<Guest> {
     const directory = await mkdtemp(join(tmpdir(), 'rpal-vm-'));
@@ -178,7 +182,9 @@ export class Guest {
       server.once('error', reject);
       server.listen(controlSocket, resolve);
     });
-    return new Guest({ ...parts, accelerator, controlSocket }, directory, server);
+    const log = join(directory, 'kernel.log');
+    await writeFile(log, '');
+    return new Guest({ ...parts, accelerator, controlSocket, log }, directory, server);
   }
 
   /** All that the kernel has printed. */
@@ -250,7 +256,7 @@ export class Guest {
           resolve({ kind: 'exited', status: Number(payload.toString()) });
         } else if (type === 'F') resolve({ kind: 'not-started', why: payload.toString() });
       };
-      void this.#qemu.then(() => {
+      void this.#ended.then(() => {
         // Frames that are still in the socket come first.
         setImmediate(() => {
           resolve({ kind: 'guest-died' });
@@ -315,7 +321,7 @@ export class Guest {
   /** Ends the guest. Nothing of it is left afterwards. */
   async close(): Promise<void> {
     this.#qemu.kill('SIGKILL');
-    await this.#qemu;
+    await this.#ended;
     this.#control?.destroy();
     this.#server?.close();
     process.off('exit', this.#onProcessExit);

@@ -9,6 +9,8 @@ export interface Machine {
   repository: string;
   /** Unix socket on which the host waits for the guest's control port. */
   controlSocket: string;
+  /** File for the kernel log. */
+  log: string;
   cpus: number;
   /** As QEMU takes it, for example 2G. */
   memory: string;
@@ -56,7 +58,10 @@ export function kernelParameters(machine: Machine): string {
   ].join(' ');
 }
 
-/** Arguments for qemu-system-x86_64. The kernel log comes out of its standard output. */
+/**
+ * Arguments for qemu-system-x86_64. The kernel log goes to a file: QEMU writes it byte by byte, and
+ * drops bytes when a pipe or socket is full (a Unix socket is after 278 of them).
+ */
 export function qemuArguments(machine: Machine): string[] {
   const kvm = machine.accelerator === 'kvm';
   const p9 = (tag: string, path: string, more: string): string[] => [
@@ -83,7 +88,7 @@ export function qemuArguments(machine: Machine): string[] {
     // A kernel that panics reboots (panic=-1), and a reboot ends QEMU.
     '-no-reboot',
     '-chardev',
-    'stdio,id=log,signal=off',
+    `file,id=log,path=${value(machine.log)}`,
     '-serial',
     'chardev:log',
     '-chardev',

@@ -9,6 +9,7 @@ const machine: Machine = {
   rootFileSystem: '/r',
   repository: '/home/me/my, repo',
   controlSocket: '/tmp/x/control',
+  log: '/tmp/x/kernel.log',
   cpus: 2,
   memory: '2G',
   icount: false,
