@@ -46,7 +46,8 @@ async function main(): Promise<number> {
   if (wants('unit')) await runUnitTests(tally, filter);
   if (only !== 'unit') {
     if (only === undefined && filter === undefined) await kernel('normal');
-    await buildNative();
+    if (wants('c')) await buildNative(['kernel-tests']);
+    if (wants('node')) await buildNative(['librpal', 'addon']);
     if (wants('runner')) await runRunnerTests(tally, filter);
     if (wants('c')) await runKernelTests(tally, filter, narrowing);
     if (wants('node')) await runNodeTests(tally, filter, narrowing);

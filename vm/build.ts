@@ -24,7 +24,7 @@ export async function buildTypeScript(): Promise<void> {
 
 if (process.argv[1] === import.meta.filename) {
   await runMain(async () => {
-    await buildNative();
+    await buildNative(['librpal', 'addon']);
     await buildTypeScript();
     return 0;
   });

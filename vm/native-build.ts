@@ -8,9 +8,12 @@ import { inRepository, repository } from './repository.js';
 import { buildInRootFileSystem } from './rootfs-build.js';
 import { rootFileSystem } from './rootfs.js';
 
+/** The parts of the native code, in the order in which they are built. */
+export type NativePartName = 'librpal' | 'addon' | 'kernel-tests';
+
 /** A part of the native code: what it is made of, how, and what shows that it was made. */
 interface NativePart {
-  name: string;
+  name: NativePartName;
   sources: readonly string[];
   /** Built only if this file exists. */
   needs: string;
@@ -47,15 +50,17 @@ const parts: readonly NativePart[] = [
 ];
 
 /**
- * Builds librpal, the addon and the C tests into build/, for the guest and with its tools. Parts
- * whose sources have not changed since the last time are left alone.
+ * Builds librpal, the addon and the C tests (or only the parts named) into build/, for the guest
+ * and with its tools. Parts whose sources have not changed since the last time are left alone.
  */
-export async function buildNative(): Promise<void> {
+export async function buildNative(
+  wanted: readonly NativePartName[] = ['librpal', 'addon', 'kernel-tests'],
+): Promise<void> {
   const root = await rootFileSystem();
   const lock = `native-${contentKey({ repository })}`;
   await withLock(lock, waitingFor('the native code'), async () => {
     for (const part of parts) {
-      if (!existsSync(inRepository(part.needs))) continue;
+      if (!wanted.includes(part.name) || !existsSync(inRepository(part.needs))) continue;
       const stamp = inRepository('build', `.${part.name}.stamp`);
       const key = contentKey({
         root,
