@@ -3,7 +3,7 @@ import type { Codec } from './codec.js';
 import { type Counters, newCounters } from './counters.js';
 import { type Endpoint, giveEndpointBack, refuseDeadlock, takeEndpoint } from './deadlock.js';
 import { diagnostics } from './diagnostics.js';
-import { RpalError } from './errors.js';
+import { RpalError, toError } from './errors.js';
 import { AnswerKind, callFrame, FrameType, requestFrame } from './frames.js';
 import type { ClientHello, ServerHello, Transport } from './handshake.js';
 import { decodeError } from './remote-error.js';
@@ -154,7 +154,7 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
       return answer;
     } catch (error) {
       this.#counters.errors += 1;
-      return Promise.reject(error);
+      return Promise.reject(toError(error));
     }
   }
 
@@ -273,7 +273,7 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
       const failed = (error: unknown): void => {
         settle();
         this.#counters.errors += 1;
-        fail(error);
+        fail(toError(error));
       };
       if (timeout >= 0) {
         timer = setTimeout(() => {

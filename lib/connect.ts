@@ -7,7 +7,7 @@ import { diagnostics } from './diagnostics.js';
 import { RpalError } from './errors.js';
 import { FrameType, jsonFrame } from './frames.js';
 import { type ClientHello, protocolVersion, type TransportChoice } from './handshake.js';
-import { openSender, type Sender, type SenderSide } from './sender.js';
+import { SenderSide } from './sender.js';
 import { defaultMaxPayload } from './serve.js';
 
 /** Options of {@link connect}. */
@@ -46,7 +46,7 @@ export async function connect(
   const path = socketPath(address);
   const { transport = 'auto', maxPayload = defaultMaxPayload, timeout = -1, codec } = options;
 
-  const side = transport === 'unix' ? undefined : openSender();
+  const side = transport === 'unix' ? undefined : SenderSide.open();
   if (transport === 'rpal' && typeof side === 'string') throw unavailable(address, side);
 
   let client: Client | undefined;
@@ -64,7 +64,7 @@ export async function connect(
     const server = await channel.greet(
       typeof side === 'object' ? { ...hello, rpal: side.offer } : hello,
     );
-    const sender = chooseSender(side, server);
+    const sender = typeof side === 'object' ? side.link(server, maxPayload) : side;
     if (typeof sender === 'string' && transport === 'rpal') throw unavailable(address, sender);
     channel.send(jsonFrame(FrameType.ready, { rpal: typeof sender === 'object' }));
     client = new Client({
@@ -92,15 +92,6 @@ export async function connect(
     serverPid: client.serverPid,
   });
   return client;
-}
-
-function chooseSender(
-  side: SenderSide | string | undefined,
-  server: Awaited<ReturnType<ClientChannel['greet']>>,
-): Sender | string | undefined {
-  if (typeof side !== 'object') return side;
-  if (server.rpal === undefined) return `the server says: ${server.unixReason ?? 'no RPAL'}`;
-  return side.link(server);
 }
 
 function unavailable(address: string, reason: string): RpalError {

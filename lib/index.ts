@@ -6,4 +6,5 @@ export { type Counters } from './counters.js';
 export { RpalError, type RpalErrorOptions } from './errors.js';
 export { type CallContext, type Handler } from './handler.js';
 export { type Transport, type TransportChoice } from './handshake.js';
+export * from './low-level.js';
 export { serve, type ServeOptions, Server } from './serve.js';

@@ -11,7 +11,7 @@ import { type Counters, newCounters } from './counters.js';
 import { codeOf, messageOf, RpalError } from './errors.js';
 import { type BytesHandler, type Handler, withCodec } from './handler.js';
 import type { Transport, TransportChoice } from './handshake.js';
-import { openReceiver } from './receiver.js';
+import { Receiver } from './receiver.js';
 import { ServerConnection, type Service } from './server-connection.js';
 
 /** Largest payload if nothing else is said, in bytes. */
@@ -43,7 +43,6 @@ export class Server implements AsyncDisposable {
     readonly transport: Transport,
     /** Why that is not RPAL; undefined if it is, or if 'unix' was asked for. */
     readonly fallbackReason: string | undefined,
-    private readonly closeReceiver: () => void,
   ) {}
 
   /** Number of connected clients. */
@@ -68,7 +67,6 @@ export class Server implements AsyncDisposable {
   close(): Promise<void> {
     this.#closed ??= new Promise((done) => {
       this.net.close(() => {
-        this.closeReceiver();
         done();
       });
       for (const connection of this.#connections) connection.close();
@@ -136,7 +134,7 @@ export async function serve(
     );
   }
 
-  const receiver = transport === 'unix' ? undefined : openReceiver();
+  const receiver = transport === 'unix' ? undefined : Receiver.open();
   if (transport === 'rpal' && typeof receiver === 'string') {
     throw new RpalError('ERR_RPAL_UNAVAILABLE', `RPAL cannot be used here: ${receiver}`);
   }
@@ -150,26 +148,17 @@ export async function serve(
     ),
     link(connection, offer) {
       if (receiver === undefined) return "the server was started with transport: 'unix'";
-      return typeof receiver === 'string' ? receiver : receiver.link(connection, offer);
+      return typeof receiver === 'string' ? receiver : receiver.link(connection, offer, maxPayload);
     },
   };
 
   const net = createServer();
-  const closeReceiver = (): void => {
-    if (typeof receiver === 'object') receiver.close();
-  };
-  try {
-    await listen(net, path);
-  } catch (error) {
-    closeReceiver();
-    throw error;
-  }
+  await listen(net, path);
   const server = new Server(
     address,
     net,
     typeof receiver === 'object' ? 'rpal' : 'unix',
     typeof receiver === 'string' ? receiver : undefined,
-    closeReceiver,
   );
   net.on('connection', (socket) => {
     server.accept(service, socket);

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
   type Client,
   connect,
+  type Handler,
   msgpack,
   type RpalError,
   serve,
@@ -175,7 +176,7 @@ describe('within one process', () => {
         new Promise((_done, fail) => {
           signal.addEventListener('abort', () => {
             reasons.push(signal.reason);
-            fail(signal.reason);
+            fail(new Error('given up'));
           });
         }),
     });

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+#include "receiver.h"
+
+#include <dlfcn.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "message_format.h"
+
+namespace rpal_addon {
+namespace {
+
+// Tells the shim which epoll descriptor is the event loop's; absent where it is not preloaded.
+using Watch = int (*)(int epoll_descriptor);
+Watch shim() { return reinterpret_cast<Watch>(dlsym(RTLD_DEFAULT, "rpal_preload_watch")); }
+
+ServedConnection* ConnectionOf(const Environment& self, uint64_t cookie, uint32_t caller) {
+  const auto index = static_cast<uint32_t>(cookie);
+  if (index >= self.served.size()) return nullptr;
+  ServedConnection* connection = self.served[index].get();
+  const bool valid = connection != nullptr && connection->cookie == cookie &&
+                     connection->peer.peer().id == RPAL_TID_SERVICE(caller);
+  return valid ? connection : nullptr;
+}
+
+// Pulls a long request out of the caller's memory.
+int PullRequest(napi_env env, const ServedConnection& connection, const rpal_message& message,
+                napi_value* payload) {
+  const uint64_t length = message.word[3];
+  if (length > connection.max_payload) return -EMSGSIZE;
+  void* data = nullptr;
+  napi_value buffer;
+  if (napi_create_arraybuffer(env, length, &data, &buffer) != napi_ok) return -ENOMEM;
+  const rpal_peer& peer = connection.peer.peer();
+  if (int error = rpal_read_peer(peer.id, peer.pkey, data,
+                                 reinterpret_cast<const void*>(message.word[2]), length);
+      error < 0) {
+    return error;
+  }
+  if (napi_create_typedarray(env, napi_uint8_array, length, buffer, 0, payload) != napi_ok) {
+    return -ENOMEM;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Receiver::~Receiver() {
+  if (context_ != nullptr) napi_async_destroy(environment_->env, context_);
+  close(descriptor_);
+}
+
+int Receiver::Open(Environment* environment, Napi::Function dispatch) {
+  const napi_env env = environment->env;
+  uv_loop_t* loop = nullptr;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok) return -EINVAL;
+  const Watch watch = shim();
+  if (watch == nullptr) return -ENOEXEC;
+
+  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (descriptor < 0) return -errno;
+  auto* self = new Receiver(environment, descriptor);
+  napi_value name;
+  const auto resource = Napi::Object::New(env);
+  if (napi_create_string_utf8(env, "RPAL", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_async_init(env, resource, name, &self->context_) != napi_ok ||
+      !self->dispatch_.Set(env, dispatch) || !self->resource_.Set(env, resource) ||
+      uv_poll_init(loop, &self->poll_, descriptor) != 0) {
+    delete self;
+    return -ENOMEM;
+  }
+  // From here on the loop owns it: OnCleanUp() closes the handle and then deletes it.
+  self->poll_.data = self;
+  uv_unref(reinterpret_cast<uv_handle_t*>(&self->poll_));
+  napi_add_async_cleanup_hook(env, OnCleanUp, self, &self->hook_);
+  environment->receiver = self;
+
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = descriptor;
+  int error = uv_poll_start(&self->poll_, UV_READABLE, OnCall);
+  if (error == 0) error = rpal_call_event(&event);
+  if (error == 0) error = watch(uv_backend_fd(loop));
+  return error;
+}
+
+void Receiver::OnCleanUp(napi_async_cleanup_hook_handle hook, void* data) {
+  auto* self = static_cast<Receiver*>(data);
+  if (const Watch watch = shim(); watch != nullptr) watch(-1);
+  self->environment_->receiver = nullptr;
+  self->dispatch_.Reset();
+  self->resource_.Reset();
+  if (self->context_ != nullptr) {
+    napi_async_destroy(self->environment_->env, self->context_);
+    self->context_ = nullptr;
+  }
+  uv_close(reinterpret_cast<uv_handle_t*>(&self->poll_), [](uv_handle_t* handle) {
+    auto* closed = static_cast<Receiver*>(handle->data);
+    napi_async_cleanup_hook_handle done = closed->hook_;
+    delete closed;
+    napi_remove_async_cleanup_hook(done);
+  });
+}
+
+void Receiver::OnCall(uv_poll_t* handle, int, int) {
+  rpal_message message;
+  uint32_t caller;
+  // The descriptor itself is not read: this event was made by librpal.
+  if (rpal_take(&message, &caller) == 1) {
+    static_cast<Receiver*>(handle->data)->Serve(&message, caller);
+  }
+}
+
+void Receiver::Serve(rpal_message* message, uint32_t caller) {
+  const napi_env env = environment_->env;
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  const int status = Dispatch(message, caller);
+  napi_close_handle_scope(env, scope);
+  rpal_reply(status, status == 0 ? message : nullptr);
+}
+
+int Receiver::Dispatch(rpal_message* message, uint32_t caller) {
+  const napi_env env = environment_->env;
+  auto& request = environment_->exchange->served_request;
+  auto& reply = environment_->exchange->served_reply;
+  const auto index = static_cast<uint32_t>(message->word[0]);
+  ServedConnection* connection = ConnectionOf(*environment_, message->word[0], caller);
+  if (connection == nullptr) return -EBADMSG;
+  connection->reply.Reset();
+
+  napi_value payload = nullptr;
+  request.connection = index;
+  request.method = rpal_request_method(message->word[1]);
+  request.flags = rpal_request_flags(message->word[1]);
+  request.id = rpal_request_id(message->word[1]);
+  request.length = rpal_request_length(message->word[1]);
+  if (request.flags & RPAL_REQUEST_BULK) {
+    if (int error = PullRequest(env, *connection, *message, &payload); error < 0) return error;
+  } else {
+    if (request.length > RPAL_INLINE_BYTES) return -EBADMSG;
+    std::memcpy(request.bytes, &message->word[2], RPAL_INLINE_BYTES);
+  }
+
+  napi_value answer = nullptr;
+  if (napi_make_callback(env, context_, resource_.Get(), dispatch_.Get(), payload != nullptr,
+                         &payload, &answer) != napi_ok) {
+    // The dispatch function catches what handlers throw; what is left came from a microtask.
+    bool pending = false;
+    napi_value error;
+    if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
+        napi_get_and_clear_last_exception(env, &error) == napi_ok) {
+      napi_fatal_exception(env, error);
+    }
+    if (answer == nullptr) return -ECANCELED;
+  }
+
+  message->word[0] = rpal_reply_word(reply.form, reply.kind, reply.length);
+  message->word[1] = 0;
+  if (reply.form != RPAL_REPLY_BULK) {
+    std::memcpy(&message->word[2], reply.bytes, RPAL_INLINE_BYTES);
+    return 0;
+  }
+  // Handlers can close connections, so it is looked up anew.
+  connection = index < environment_->served.size() ? environment_->served[index].get() : nullptr;
+  if (connection == nullptr) return -ECANCELED;
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(env, answer, &type, &length, &data, nullptr, nullptr) != napi_ok ||
+      !connection->reply.Set(env, answer)) {
+    return -ECANCELED;
+  }
+  message->word[0] = rpal_reply_word(reply.form, reply.kind, 0);
+  message->word[1] = length;
+  message->word[2] = reinterpret_cast<uint64_t>(data);
+  return 0;
+}
+
+namespace {
+
+// openReceiver(dispatch): makes this thread a receiver. Its thread id or a negative errno;
+// -ENOEXEC: the shim is not loaded.
+Napi::Value OpenReceiver(const Napi::CallbackInfo& info) {
+  Environment* self = Environment::Of(info.Env());
+  int result = rpal_open();
+  if (result >= 0) result = rpal_enable(0);
+  if (result >= 0 && shim() == nullptr) result = -ENOEXEC;
+  if (result >= 0) result = rpal_attach(RPAL_ROLE_RECEIVER);
+  if (result >= 0 && self->receiver == nullptr) {
+    result = Receiver::Open(self, info[0].As<Napi::Function>());
+  }
+  if (result >= 0) result = static_cast<int>(rpal_tid());
+  return Napi::Number::New(info.Env(), result);
+}
+
+// linkClient(key, maxPayload): the connection's cookie, or a negative errno as a number.
+Napi::Value LinkClient(const Napi::CallbackInfo& info) {
+  bool exact = true;
+  auto connection = std::make_unique<ServedConnection>();
+  int error = connection->peer.Request(info[0].As<Napi::BigInt>().Uint64Value(&exact));
+  uint32_t random = 0;
+  if (error == 0 && getrandom(&random, sizeof(random), 0) != sizeof(random)) error = -EIO;
+  if (error < 0) return Napi::Number::New(info.Env(), error);
+  connection->max_payload = info[1].As<Napi::Number>().Uint32Value();
+  auto& all = Environment::Of(info.Env())->served;
+  const uint32_t index = Place(all, std::move(connection));
+  all[index]->cookie = static_cast<uint64_t>(random) << 32 | index;
+  return Napi::BigInt::New(info.Env(), all[index]->cookie);
+}
+
+// clientLinked(index, key): has the client requested us, too?
+Napi::Value ClientLinked(const Napi::CallbackInfo& info) {
+  bool exact = true;
+  auto& all = Environment::Of(info.Env())->served;
+  const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
+  const bool linked =
+      index < all.size() && all[index] != nullptr &&
+      all[index]->peer.Request(info[1].As<Napi::BigInt>().Uint64Value(&exact)) == 0 &&
+      all[index]->peer.peer().linked;
+  return Napi::Boolean::New(info.Env(), linked);
+}
+
+// unlinkClient(index)
+Napi::Value UnlinkClient(const Napi::CallbackInfo& info) {
+  auto& all = Environment::Of(info.Env())->served;
+  const uint32_t index = info[0].As<Napi::Number>().Uint32Value();
+  if (index < all.size()) all[index].reset();
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void ExportReceiver(Napi::Env env, Napi::Object exports) {
+  exports.Set("openReceiver", Napi::Function::New(env, OpenReceiver));
+  exports.Set("linkClient", Napi::Function::New(env, LinkClient));
+  exports.Set("clientLinked", Napi::Function::New(env, ClientLinked));
+  exports.Set("unlinkClient", Napi::Function::New(env, UnlinkClient));
+}
+
+}  // namespace rpal_addon
