@@ -9,7 +9,7 @@ import { buildInRootFileSystem } from './rootfs-build.js';
 import { rootFileSystem } from './rootfs.js';
 
 /** The parts of the native code, in the order in which they are built. */
-export type NativePartName = 'librpal' | 'addon' | 'kernel-tests';
+export type NativePartName = 'librpal' | 'addon' | 'kernel-tests' | 'bench';
 
 /** A part of the native code: what it is made of, how, and what shows that it was made. */
 interface NativePart {
@@ -46,6 +46,12 @@ const parts: readonly NativePart[] = [
     sources: ['native/librpal', 'test/kernel'],
     needs: 'test/kernel/Makefile',
     argv: ['make', '-C', 'test/kernel', `BUILD=${inRepository('build', 'kernel-tests')}`],
+  },
+  {
+    name: 'bench',
+    sources: ['native/librpal', 'bench/c', 'test/kernel/two_services.h'],
+    needs: 'bench/c/Makefile',
+    argv: ['make', '-C', 'bench/c', `BUILD=${inRepository('build', 'bench')}`],
   },
 ];
 

@@ -1,0 +1,153 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { chooseAccelerator } from '../vm/accelerator.js';
+import { buildTypeScript } from '../vm/build.js';
+import { endOnSignals } from '../vm/end-on-signals.js';
+import { Failure, runMain } from '../vm/failure.js';
+import { guestEnvironment } from '../vm/guest-environment.js';
+import { defaultGuest, failureOf, Guest } from '../vm/guest.js';
+import { buildNative } from '../vm/native-build.js';
+import { inRepository, repository } from '../vm/repository.js';
+import { summarize } from './percentiles.js';
+import type { BenchReport, BenchResult, MeasuredResult } from './result.js';
+import { table } from './table.js';
+
+interface BenchOptions {
+  icount?: true;
+  json?: string;
+  messages: number;
+  suite: readonly ('c' | 'node')[];
+  kernel: string;
+  timeout: number;
+}
+
+function positive(text: string): number {
+  const number = Number(text);
+  if (!(number > 0)) throw new InvalidArgumentError('It must be a positive number.');
+  return number;
+}
+
+/** Runs a command in the guest and returns what it prints. */
+async function outputOf(
+  guest: Guest,
+  argv: string[],
+  timeout: number,
+  onLine: (line: string) => void,
+): Promise<void> {
+  let rest = '';
+  const result = await guest.run(
+    { argv, cwd: repository, env: guestEnvironment(process.env) },
+    {
+      onStdout: (bytes) => {
+        const lines = (rest + bytes.toString()).split('\n');
+        rest = lines.pop() ?? '';
+        lines.forEach(onLine);
+      },
+      onStderr: (bytes) => process.stderr.write(bytes),
+    },
+    timeout,
+  );
+  const failure = failureOf(result);
+  if (failure !== undefined) {
+    process.stderr.write(`--- kernel log\n${result.kernelLog.trimEnd()}\n---\n`);
+    throw new Failure(failure.message, failure.status);
+  }
+  if (result.outcome.kind !== 'exited' || result.outcome.status !== 0) {
+    throw new Failure('A benchmark failed; what it said is above. There is no result.');
+  }
+}
+
+async function measure(options: BenchOptions): Promise<BenchReport> {
+  const mode = options.icount ? 'icount' : 'wall';
+  const directory = inRepository('build', 'bench-samples', String(process.pid));
+  await mkdir(directory, { recursive: true });
+  const guest = await Guest.boot({
+    ...defaultGuest,
+    kernel: options.kernel,
+    cpus: options.icount ? 1 : 2,
+    icount: options.icount === true,
+  });
+  try {
+    const facts: string[] = [];
+    await outputOf(
+      guest,
+      ['sh', '-c', 'uname -rv; node -p process.version'],
+      options.timeout,
+      (line) => facts.push(line),
+    );
+    const measured: MeasuredResult[] = [];
+    await outputOf(
+      guest,
+      [
+        'node',
+        join('bench', 'in-guest.js'),
+        directory,
+        String(options.messages),
+        mode,
+        ...options.suite,
+      ],
+      options.timeout,
+      (line) => {
+        const result = JSON.parse(line) as MeasuredResult;
+        measured.push(result);
+        const { suite, transport, api = '', measure: what } = result;
+        process.stderr.write(`measured: ${suite} ${transport} ${api} ${what}\n`);
+      },
+    );
+    const results: BenchResult[] = [];
+    for (const { samples, mean, syscallsPerCall, ...rest } of measured) {
+      const summary = await summarize(join(directory, samples));
+      results.push({
+        ...rest,
+        unit: options.icount ? 'instructions' : 'ns',
+        ...summary,
+        mean: mean < 0 ? summary.mean : mean,
+        syscallsPerCall: syscallsPerCall < 0 ? null : syscallsPerCall,
+      });
+    }
+    const accelerator = options.icount ? 'tcg' : await chooseAccelerator();
+    return {
+      machine: `QEMU guest with ${options.icount ? '1 CPU' : '2 CPUs'} on ${cpus()[0]?.model.trim() ?? 'unknown'}`,
+      accelerator: `${accelerator}${options.icount ? ', icount' : ''}`,
+      kernel: `Linux ${facts[0] ?? ''}`,
+      node: facts[1] ?? '',
+      mode,
+      results,
+    };
+  } finally {
+    await guest.close();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+endOnSignals();
+await runMain(async () => {
+  const options = new Command('npm run bench --')
+    .description('Measures calls by RPAL and over Unix sockets, in the guest.')
+    .option('--icount', 'one CPU, guest instructions: exact and repeatable (else 2 CPUs, time)')
+    .option('--json <file>', 'write the results there, too')
+    .addOption(
+      new Option('--messages <n>', 'messages of each measure').argParser(positive).default(100_000),
+    )
+    .addOption(
+      new Option('--suite <suite...>', 'only these')
+        .choices(['c', 'node'] as const)
+        .default(['c', 'node'] as const),
+    )
+    .option('--kernel <name>', 'normal, debug, or the path of a bzImage', 'normal')
+    .addOption(
+      new Option('--timeout <s>', 'seconds that all may take').argParser(positive).default(3000),
+    )
+    .parse()
+    .opts<BenchOptions>();
+  await buildNative(['addon', 'bench']);
+  await buildTypeScript();
+  const report = await measure(options);
+  process.stdout.write(table(report));
+  if (options.json !== undefined) {
+    await writeFile(options.json, `${JSON.stringify(report, null, 2)}\n`);
+  }
+  return 0;
+});
