@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "process.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <rpal.h>
 #include <signal.h>
@@ -43,6 +44,8 @@ Napi::Value ExecService(const Napi::CallbackInfo& info) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
+  // libuv marks every descriptor that it was started with as close-on-exec.
+  for (int descriptor = 0; descriptor <= 2; ++descriptor) fcntl(descriptor, F_SETFD, 0);
   execve(path.c_str(), argv.data(), environment.data());
   return Napi::Number::New(info.Env(), -errno);
 }
