@@ -9,7 +9,6 @@
 #include <sys/syscall.h>
 
 static volatile sig_atomic_t signals, foreign;
-static volatile uint64_t signal_time;
 static uint64_t own_fs;
 static pid_t own_pid;
 

@@ -80,11 +80,11 @@ RPAL_API const struct rpal_info *rpal_service(void);
 /**
  * rpal_enable - allow others to request this service
  * @meta: a word they get with their request
- * Return: 0; -EPERM. Thread-safe.
+ * Return: 0; -EPERM no service, -EALREADY. Thread-safe.
  */
 RPAL_API int rpal_enable(uint64_t meta);
 
-/** rpal_disable - undo rpal_enable(); existing peers are released */
+/** rpal_disable - undo rpal_enable(), release all peers. Return: 0, -EINVAL */
 RPAL_API int rpal_disable(void);
 
 struct rpal_peer {
@@ -102,9 +102,9 @@ struct rpal_peer {
  * Both sides must ask; asking again is allowed and tells whether the other
  * has asked meanwhile. Both must be allowed to ptrace-attach each other.
  * Thread-safe.
- * Return: 0; -ENOENT no such service, -EACCES it has not called rpal_enable()
- * or may not be attached by us, -EINVAL own key, -EEXIST both have the same
- * protection key.
+ * Return: 0; -ENOENT no such service (any more), -ECONNREFUSED it has not
+ * called rpal_enable(), -EPERM we may not ptrace it (or are no service),
+ * -EADDRINUSE both have the same protection key, -EINVAL own key.
  */
 RPAL_API int rpal_peer_request(uint64_t key, struct rpal_peer *peer);
 

@@ -208,16 +208,50 @@ struct rpal_wait_parked {
 	__s64 timeout_ns;
 };
 
+/*
+ * /dev/rpal. An open file can be used only by the service that opened it, or by
+ * processes that are none if the opener was none.
+ *
+ * poll: readable while peers that have gone (or have released the pair) were
+ * not read. read: their ids, as an array of __u32; it never waits.
+ *
+ * Errors of all commands: ENOTTY for what is no command, EPERM for a file of
+ * another service, EFAULT for bad pointers, ESRCH if the caller is no service
+ * (not of INFO and NEXT_EXEC). In all cases nothing has happened.
+ */
 #define RPAL_IOC_MAGIC		0xB8
 
+/* EINVAL: size does not reach caps. */
 #define RPAL_IOC_INFO		_IOWR(RPAL_IOC_MAGIC, 0x40, struct rpal_info)
-/* The next execve of this thread makes a service; arg 0 takes it back. */
+/*
+ * arg 1: the next successful execve of this thread makes a service; 0 takes it
+ * back. EINVAL: other arg; EOPNOTSUPP: this machine cannot have services.
+ *
+ * That execve fails with EAGAIN if there are 254 services, ENOEXEC if it would
+ * execute something else than a 64-bit ELF image, EPERM if a set-uid one,
+ * EOPNOTSUPP.
+ */
 #define RPAL_IOC_NEXT_EXEC	_IO(RPAL_IOC_MAGIC, 0x41)
-/* Let peers request this service; arg: u64 they are told (meta). */
+/*
+ * Let others request this service; arg: pointer to a u64 they are told (meta).
+ * EALREADY: it is enabled.
+ */
 #define RPAL_IOC_ENABLE		_IOW(RPAL_IOC_MAGIC, 0x42, __u64)
+/* The reverse, which also releases all peers. EINVAL: it is not enabled. */
 #define RPAL_IOC_DISABLE	_IO(RPAL_IOC_MAGIC, 0x43)
+/*
+ * Ask for the service with a key. When both have asked for each other they are
+ * linked, and both requests are used up when that ends. To ask again is
+ * allowed and tells whether they are linked by now.
+ * ENOENT: there is none (any more); ECONNREFUSED: it is not enabled; EPERM: the
+ * caller may not ptrace it; EADDRINUSE: both have the same protection key, they
+ * cannot be peers; EINVAL: it is the caller.
+ */
 #define RPAL_IOC_REQUEST	_IOWR(RPAL_IOC_MAGIC, 0x44, struct rpal_request)
-/* arg: service id */
+/*
+ * arg: service id. Takes back a request; ends the link.
+ * EINVAL: not a service id; ENOTCONN: the caller has not asked for it.
+ */
 #define RPAL_IOC_RELEASE	_IO(RPAL_IOC_MAGIC, 0x45)
 #define RPAL_IOC_REGISTER	_IOWR(RPAL_IOC_MAGIC, 0x46, struct rpal_register)
 /* arg: roles to give up */
