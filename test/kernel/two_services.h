@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <ucontext.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
