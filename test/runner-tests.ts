@@ -1,6 +1,7 @@
 import { execa } from 'execa';
 import { exitStatus } from '../vm/guest.js';
 import { repository } from '../vm/repository.js';
+import type { Narrowing } from './guest-runs.js';
 import type { Tally } from './tally.js';
 
 /** One use of `npm run vm` and what must come of it. */
@@ -96,10 +97,16 @@ const tests: readonly RunnerTest[] = [
 ];
 
 /** Tests `npm run vm` itself: above all that it cannot call a broken guest a success. */
-export async function runRunnerTests(tally: Tally, filter: string | undefined): Promise<void> {
+export async function runRunnerTests(
+  tally: Tally,
+  filter: string | undefined,
+  narrowing: Narrowing,
+): Promise<void> {
   process.stderr.write('\nTests of the runner\n');
   for (const test of tests) {
     if (filter !== undefined && !test.name.includes(filter)) continue;
+    const on = test.options?.includes('debug') === true ? 'debug' : 'normal';
+    if (narrowing.kernel !== undefined && narrowing.kernel !== on) continue;
     const started = Date.now();
     const result = await execa(
       process.execPath,
