@@ -92,8 +92,9 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
       (line) => {
         const result = JSON.parse(line) as MeasuredResult;
         measured.push(result);
-        const { suite, transport, api = '', measure: what } = result;
-        process.stderr.write(`measured: ${suite} ${transport} ${api} ${what}\n`);
+        const { suite, transport, measure: what, mean } = result;
+        const brief = mean < 0 ? '' : `: ${mean.toFixed(0)}`;
+        process.stderr.write(`measured: ${suite} ${transport} ${what}${brief}\n`);
       },
     );
     const results: BenchResult[] = [];

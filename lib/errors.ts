@@ -31,9 +31,23 @@ export class RpalError extends Error {
   }
 }
 
+/** Names that libuv, and so Node.js, does not have. */
+const systemOnly: ReadonlyMap<number, string> = new Map([
+  [8, 'ENOEXEC'],
+  [35, 'EDEADLK'],
+  [74, 'EBADMSG'],
+  [87, 'EUSERS'],
+  [115, 'EINPROGRESS'],
+  [130, 'EOWNERDEAD'],
+]);
+
 /** The system's name of an errno, given as the negative number that librpal returns. */
 export function errnoName(negativeErrno: number): string {
-  return getSystemErrorMap().get(negativeErrno)?.[0] ?? `ERRNO_${String(-negativeErrno)}`;
+  return (
+    getSystemErrorMap().get(negativeErrno)?.[0] ??
+    systemOnly.get(-negativeErrno) ??
+    `ERRNO_${String(-negativeErrno)}`
+  );
 }
 
 /** What to do about the errors of librpal that a user of this package can meet. */
@@ -54,6 +68,7 @@ const remedies: Readonly<Record<string, string>> = {
   EOWNERDEAD: 'the other process died or closed the connection during the call; connect again',
   ETIMEDOUT: 'the answer did not come in time; the handler may still be running',
   EDEADLK: 'the called thread waits for this one; answer that call first or use call()',
+  EBADMSG: 'the server does not know this connection any more; connect again',
   ESRCH: 'the called thread has ended; connect again',
   ENOSYS: 'this build has no RPAL for this architecture (x86-64 only)',
 };

@@ -22,9 +22,10 @@ ServedConnection* ConnectionOf(const Environment& self, uint64_t cookie, uint32_
   const auto index = static_cast<uint32_t>(cookie);
   if (index >= self.served.size()) return nullptr;
   ServedConnection* connection = self.served[index].get();
-  const bool valid = connection != nullptr && connection->cookie == cookie &&
-                     connection->peer.peer().id == RPAL_TID_SERVICE(caller);
-  return valid ? connection : nullptr;
+  if (connection == nullptr || connection->cookie != cookie) return nullptr;
+  // A call that was handed back before it was taken does not show its caller any more.
+  const bool other = caller != 0 && RPAL_TID_SERVICE(caller) != connection->peer.peer().id;
+  return other ? nullptr : connection;
 }
 
 // Pulls a long request out of the caller's memory.
