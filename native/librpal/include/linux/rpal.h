@@ -245,7 +245,8 @@ struct rpal_wait_parked {
  * allowed and tells whether they are linked by now.
  * ENOENT: there is none (any more); ECONNREFUSED: it is not enabled; EPERM: the
  * caller may not ptrace it; EADDRINUSE: both have the same protection key, they
- * cannot be peers; EINVAL: it is the caller.
+ * cannot be peers; EXDEV: it has another time namespace; EINVAL: it is the
+ * caller.
  */
 #define RPAL_IOC_REQUEST	_IOWR(RPAL_IOC_MAGIC, 0x44, struct rpal_request)
 /*
