@@ -65,7 +65,7 @@ static int sweep(struct side *side, timer_t timer, int kind, long from, long to)
 			error = add_once(&side->target, kind, seed);
 			end = now_tsc();
 			/* Interrupted between the two: it took longer. */
-			if (signals != seen && end - start > length + 500) {
+			if (signals != seen && (long)(end - start) > length + 500) {
 				inside++;
 				last = d;
 				if (first < 0)
