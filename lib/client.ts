@@ -119,8 +119,7 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
       if (sender.callSync(number, id, bytes, timeout) === Outcome.answered) {
         return this.#conclude(method, sender.answerKind, sender.answer);
       }
-      const left = timeout < 0 ? -1 : Math.max(0, timeout - (performance.now() - begun));
-      return this.#awaitSync(sender, method, id, left);
+      return this.#awaitSync(sender, method, id, timeout, begun);
     } catch (error) {
       this.#counters.errors += 1;
       throw error;
@@ -218,8 +217,8 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
   }
 
   /** The answer of an asynchronous handler, read from the socket without the event loop. */
-  #awaitSync(sender: Sender, method: string, id: number, timeout: number): Answer {
-    const end = timeout < 0 ? Infinity : performance.now() + timeout;
+  #awaitSync(sender: Sender, method: string, id: number, timeout: number, begun: number): Answer {
+    const end = timeout < 0 ? Infinity : begun + timeout;
     let result: { kind: AnswerKind; payload: Uint8Array } | RpalError | undefined;
     this.#channel.expect(id, {
       answered: (kind, payload) => {

@@ -57,18 +57,32 @@ export class Exchange {
     return this.words[place] ?? 0;
   }
 
-  /** Puts up to 32 bytes into the block. A loop: for so few it is faster than set(). */
+  /** Puts up to 32 bytes into the block. */
   put(place: number, payload: Uint8Array): void {
-    const { bytes } = this;
-    const { length } = payload;
-    for (let i = 0; i < length; i += 1) bytes[place + i] = payload[i] ?? 0;
+    this.bytes.set(payload, place);
+  }
+}
+
+/** The inline bytes at one place of the block, for reading. */
+export class InlineBytes {
+  /** By length: slice() of a view that exists is the fastest copy that JavaScript has. */
+  readonly #views: Uint8Array[];
+
+  constructor(exchange: Exchange, place: number) {
+    this.#views = Array.from({ length: inlineBytes + 1 }, (_, length) =>
+      exchange.bytes.subarray(place, place + length),
+    );
   }
 
-  /** A copy of up to 32 bytes of the block. */
-  get(place: number, length: number): Uint8Array {
-    const { bytes } = this;
-    const payload = new Uint8Array(length);
-    for (let i = 0; i < length; i += 1) payload[i] = bytes[place + i] ?? 0;
-    return payload;
+  /** A copy of the first `length` of them. */
+  copy(length: number): Uint8Array {
+    const view = this.#views[length];
+    if (view === undefined) {
+      throw new RpalError(
+        'ERR_RPAL_PROTOCOL',
+        `The other side says that ${length} bytes came where ${inlineBytes} have room. Use the same version of the package on both sides.`,
+      );
+    }
+    return view.slice();
   }
 }

@@ -59,7 +59,7 @@ export interface RpalAnswer {
 
 /** A call that rpalEpollWait() has returned for. */
 export interface RpalCall {
-  /** Thread id of the sender. */
+  /** Thread id of the sender; 0 if the call was handed back before it was taken. */
   caller: number;
   words: BigUint64Array;
 }
@@ -217,7 +217,7 @@ export function rpalEpollWait(
   }
   const words = new BigUint64Array(messageWords);
   const caller = addon.rpalTake(words);
-  return { call: caller === 0 ? undefined : { caller, words }, events };
+  return { call: caller < 0 ? undefined : { caller, words }, events };
 }
 
 /** Sets the answer of the call taken last (rpal_reply). */

@@ -1,7 +1,15 @@
 import { constants } from 'node:os';
 import { type Addon, loadAddon } from './addon.js';
 import { RpalError, systemError } from './errors.js';
-import { CallFlag, Exchange, inlineBytes, Place, ReplyForm, Word } from './exchange.js';
+import {
+  CallFlag,
+  Exchange,
+  InlineBytes,
+  inlineBytes,
+  Place,
+  ReplyForm,
+  Word,
+} from './exchange.js';
 import type { RpalOffer } from './handshake.js';
 import type { LinkedReceiver, ServerConnection } from './server-connection.js';
 
@@ -9,6 +17,7 @@ import type { LinkedReceiver, ServerConnection } from './server-connection.js';
 export class Receiver {
   static #open: Receiver | undefined;
 
+  readonly #request: InlineBytes;
   readonly #connections: (ServerConnection | undefined)[] = [];
 
   private constructor(
@@ -18,7 +27,9 @@ export class Receiver {
     private readonly service: number,
     private readonly key: string,
     private readonly tid: number,
-  ) {}
+  ) {
+    this.#request = new InlineBytes(exchange, Place.served);
+  }
 
   /** Makes this thread a receiver; the reason why not otherwise. */
   static open(): Receiver | string {
@@ -92,7 +103,7 @@ export class Receiver {
     const id = exchange.word(Word.servedId) >>> 0;
     const sync = (exchange.word(Word.servedFlags) & CallFlag.sync) !== 0;
     // The handler may keep its payload, the block is reused.
-    const payload = bulk ?? exchange.get(Place.served, exchange.word(Word.servedLength));
+    const payload = bulk ?? this.#request.copy(exchange.word(Word.servedLength));
     const answer = connection.invoke(method, id, sync, payload, 'rpal');
     if (!sync) connection.remember(id, answer);
     if (answer === undefined) {

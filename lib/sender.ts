@@ -1,7 +1,15 @@
 import { constants } from 'node:os';
 import { type Addon, loadAddon } from './addon.js';
 import { RpalError, systemError } from './errors.js';
-import { CallFlag, Exchange, inlineBytes, Place, ReplyForm, Word } from './exchange.js';
+import {
+  CallFlag,
+  Exchange,
+  InlineBytes,
+  inlineBytes,
+  Place,
+  ReplyForm,
+  Word,
+} from './exchange.js';
 import { AnswerKind } from './frames.js';
 import type { RpalOffer, ServerHello } from './handshake.js';
 
@@ -76,6 +84,7 @@ export class Sender {
   /** Kind of the last answer, and its bytes. */
   answerKind: AnswerKind = AnswerKind.value;
   answer: Uint8Array = noBytes;
+  readonly #reply: InlineBytes;
   #help: [handBacks: number, waits: number] = [0, 0];
   #closed = false;
 
@@ -84,7 +93,9 @@ export class Sender {
     private readonly addon: Addon,
     private readonly exchange: Exchange,
     private readonly connection: number,
-  ) {}
+  ) {
+    this.#reply = new InlineBytes(exchange, Place.reply);
+  }
 
   /** Calls and waits for the answer, at most `timeout` ms (−1: for ever). */
   callSync(method: number, id: number, payload: Uint8Array, timeout: number): Outcome {
@@ -147,7 +158,7 @@ export class Sender {
     const form = words[Word.replyForm];
     if (form === ReplyForm.deferred) return Outcome.deferred;
     this.answerKind = exchange.word(Word.replyKind) as AnswerKind;
-    this.answer = bulk ?? exchange.get(Place.reply, exchange.word(Word.replyLength));
+    this.answer = bulk ?? this.#reply.copy(exchange.word(Word.replyLength));
     return Outcome.answered;
   }
 

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { buildTypeScript } from '../vm/build.js';
 import { defaultGuest, failureOf, Guest } from '../vm/guest.js';
 import { guestEnvironment } from '../vm/guest-environment.js';
 import { inRepository, repository } from '../vm/repository.js';
@@ -44,7 +45,10 @@ export async function runNodeTests(
   filter: string | undefined,
   narrowing: Narrowing,
 ): Promise<void> {
-  for (const run of planGuestRuns(await nodeTests(filter), narrowing)) {
+  const tests = await nodeTests(filter);
+  // The programs that they start use the package as its users do, compiled.
+  if (tests.length > 0) await buildTypeScript();
+  for (const run of planGuestRuns(tests, narrowing)) {
     await runIn(run, tally);
   }
 }

@@ -107,10 +107,10 @@ Napi::Value RpalEpollWait(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// rpalTake(words): the caller's thread id, 0 if there is no call.
+// rpalTake(words): the caller's thread id, 0 if it is unknown, -1 if there is no call.
 Napi::Value RpalTake(const Napi::CallbackInfo& info) {
   uint32_t caller = 0;
-  return Result(info, rpal_take(Message(info[0]), &caller) == 1 ? static_cast<int>(caller) : 0);
+  return Result(info, rpal_take(Message(info[0]), &caller) == 1 ? static_cast<int>(caller) : -1);
 }
 
 // rpalReply(status, words)

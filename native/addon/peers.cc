@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "peers.h"
 
+#include <cerrno>
 #include <mutex>
 #include <unordered_map>
 
@@ -19,6 +20,11 @@ Links& links() {
 }
 
 }  // namespace
+
+int Enable() {
+  const int error = rpal_enable(0);
+  return error == -EALREADY ? 0 : error;
+}
 
 int PeerUse::Request(uint64_t key) {
   std::lock_guard lock(links().mutex);

@@ -11,6 +11,9 @@
 
 namespace rpal_addon {
 
+// Allows others to request this service. 0 or a negative errno; another thread may have done it.
+int Enable();
+
 // One connection's share of a link; releases it when it goes.
 class PeerUse {
  public:

@@ -18,6 +18,9 @@ namespace {
 using Watch = int (*)(int epoll_descriptor);
 Watch shim() { return reinterpret_cast<Watch>(dlsym(RTLD_DEFAULT, "rpal_preload_watch")); }
 
+// Calls that are answered before the event loop gets its turn although it seems idle.
+constexpr int kCallsPerTurn = 64;
+
 ServedConnection* ConnectionOf(const Environment& self, uint64_t cookie, uint32_t caller) {
   const auto index = static_cast<uint32_t>(cookie);
   if (index >= self.served.size()) return nullptr;
@@ -53,6 +56,7 @@ int PullRequest(napi_env env, const ServedConnection& connection, const rpal_mes
 Receiver::~Receiver() {
   if (context_ != nullptr) napi_async_destroy(environment_->env, context_);
   close(descriptor_);
+  close(outer_);
 }
 
 int Receiver::Open(Environment* environment, Napi::Function dispatch) {
@@ -64,7 +68,12 @@ int Receiver::Open(Environment* environment, Napi::Function dispatch) {
 
   const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (descriptor < 0) return -errno;
-  auto* self = new Receiver(environment, descriptor);
+  const int outer = epoll_create1(EPOLL_CLOEXEC);
+  if (outer < 0) {
+    close(descriptor);
+    return -EMFILE;
+  }
+  auto* self = new Receiver(environment, loop, descriptor, outer);
   napi_value name;
   const auto resource = Napi::Object::New(env);
   if (napi_create_string_utf8(env, "RPAL", NAPI_AUTO_LENGTH, &name) != napi_ok ||
@@ -82,6 +91,8 @@ int Receiver::Open(Environment* environment, Napi::Function dispatch) {
 
   epoll_event event{};
   event.events = EPOLLIN;
+  event.data.fd = uv_backend_fd(loop);
+  if (epoll_ctl(outer, EPOLL_CTL_ADD, event.data.fd, &event) != 0) return -errno;
   event.data.fd = descriptor;
   int error = uv_poll_start(&self->poll_, UV_READABLE, OnCall);
   if (error == 0) error = rpal_call_event(&event);
@@ -110,10 +121,21 @@ void Receiver::OnCleanUp(napi_async_cleanup_hook_handle hook, void* data) {
 void Receiver::OnCall(uv_poll_t* handle, int, int) {
   rpal_message message;
   uint32_t caller;
+  auto* self = static_cast<Receiver*>(handle->data);
   // The descriptor itself is not read: this event was made by librpal.
-  if (rpal_take(&message, &caller) == 1) {
-    static_cast<Receiver*>(handle->data)->Serve(&message, caller);
+  if (rpal_take(&message, &caller) != 1) return;
+  for (int turn = 0;; ++turn) {
+    self->Serve(&message, caller);
+    if (turn == kCallsPerTurn || !self->WaitForNext(&message, &caller)) return;
   }
+}
+
+bool Receiver::WaitForNext(rpal_message* message, uint32_t* caller) {
+  uv_update_time(loop_);
+  const int timeout = uv_backend_timeout(loop_);
+  if (timeout == 0 || uv_is_closing(reinterpret_cast<uv_handle_t*>(&poll_))) return false;
+  epoll_event event;
+  return rpal_epoll_wait(outer_, &event, 1, timeout) == 1 && rpal_take(message, caller) == 1;
 }
 
 void Receiver::Serve(rpal_message* message, uint32_t caller) {
@@ -189,7 +211,7 @@ namespace {
 Napi::Value OpenReceiver(const Napi::CallbackInfo& info) {
   Environment* self = Environment::Of(info.Env());
   int result = rpal_open();
-  if (result >= 0) result = rpal_enable(0);
+  if (result >= 0) result = Enable();
   if (result >= 0 && shim() == nullptr) result = -ENOEXEC;
   if (result >= 0) result = rpal_attach(RPAL_ROLE_RECEIVER);
   if (result >= 0 && self->receiver == nullptr) {

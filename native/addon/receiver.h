@@ -14,6 +14,11 @@ namespace rpal_addon {
 // event of it, libuv calls OnCall(), and that calls the dispatch function in lib/receiver.ts. No
 // system call is made on this way.
 //
+// When a call is answered and the event loop has nothing else to do, the receiver waits for the
+// next call by itself instead of going once around the loop. It waits on a second epoll descriptor
+// that watches the loop's, so that it takes no event away from the loop. It does so a limited
+// number of times, for those who have work in every turn of the loop.
+//
 // It lives until its environment ends. Its handle never keeps the event loop alive: the server's
 // socket does, as long as there is one.
 class Receiver {
@@ -22,10 +27,12 @@ class Receiver {
   static int Open(Environment* environment, Napi::Function dispatch);
 
  private:
-  Receiver(Environment* environment, int descriptor)
-      : environment_(environment), descriptor_(descriptor) {}
+  Receiver(Environment* environment, uv_loop_t* loop, int descriptor, int outer)
+      : environment_(environment), loop_(loop), descriptor_(descriptor), outer_(outer) {}
   ~Receiver();
 
+  // Waits for the next call on behalf of the loop. False: the loop has something to do.
+  bool WaitForNext(rpal_message* message, uint32_t* caller);
   static void OnCall(uv_poll_t* handle, int status, int events);
   static void OnCleanUp(napi_async_cleanup_hook_handle hook, void* data);
   void Serve(rpal_message* message, uint32_t caller);
@@ -33,7 +40,10 @@ class Receiver {
   int Dispatch(rpal_message* message, uint32_t caller);
 
   Environment* const environment_;
+  uv_loop_t* const loop_;
   const int descriptor_;
+  // Watches the loop's epoll descriptor.
+  const int outer_;
   uv_poll_t poll_{};
   Reference dispatch_;
   Reference resource_;

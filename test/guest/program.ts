@@ -1,0 +1,106 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const repository = fileURLToPath(new URL('../..', import.meta.url));
+const cli = join(repository, 'dist', 'lib', 'cli', 'rpal.js');
+let addresses = 0;
+
+/** A path for a socket that no other test uses. */
+export function freshAddress(): string {
+  addresses += 1;
+  return join(tmpdir(), `rpal-${String(process.pid)}-${String(addresses)}.sock`);
+}
+
+/** A program of test/guest/programs that runs, and what it prints. */
+export class Program implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  readonly #exit: Promise<unknown>;
+
+  /** @param how 'service': by rpal run; 'plain': as any other program */
+  constructor(how: 'service' | 'plain', name: string, ...parameters: string[]) {
+    const script = join(repository, 'test', 'guest', 'programs', name);
+    const command = ['node', script, ...parameters];
+    this.#child = spawn(
+      process.execPath,
+      how === 'service' ? [cli, 'run', '--', ...command] : command.slice(1),
+      { stdio: ['pipe', 'pipe', 'inherit'], cwd: repository },
+    );
+    if (!this.#child.stdout) throw new Error('there is no pipe');
+    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+    this.#exit = once(this.#child, 'exit');
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? -1;
+  }
+
+  /** The next line that it prints. */
+  async line(): Promise<string> {
+    const next = await this.#lines.next();
+    if (next.done === true) {
+      await this.#exit;
+      throw new Error(
+        `The program ended without another line (${String(this.#child.exitCode ?? this.#child.signalCode)}).`,
+      );
+    }
+    return next.value;
+  }
+
+  /** The next line as JSON. */
+  async json<T>(): Promise<T> {
+    return JSON.parse(await this.line()) as T;
+  }
+
+  say(line: string): void {
+    this.#child.stdin?.write(`${line}\n`);
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** Its exit status, or the name of the signal that ended it. */
+  async end(): Promise<number | string | null> {
+    await this.#exit;
+    return this.#child.exitCode ?? this.#child.signalCode;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exit;
+  }
+}
+
+/** What programs/caller.js prints. */
+export interface Seen<T> {
+  transport: string;
+  fallbackReason?: string;
+  result: T;
+}
+
+/** Starts programs/service.js and waits until it serves. */
+export async function startService(
+  address: string,
+  how: 'service' | 'plain' = 'service',
+): Promise<{ service: Program; ready: string }> {
+  const service = new Program(how, 'service.js', address);
+  return { service, ready: await service.line() };
+}
+
+/** A process of programs/caller.js, which runs one scenario after the other. */
+export class Caller extends Program {
+  constructor(address: string, how: 'service' | 'plain' = 'service') {
+    super(how, 'caller.js', address);
+  }
+
+  /** Runs a scenario and returns what it saw. */
+  async call<T>(scenario: string): Promise<Seen<T>> {
+    this.say(scenario);
+    return this.json<Seen<T>>();
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * A client with the scenarios of the tests. Argument: the address. Reads the names of scenarios
+ * from standard input, and prints one line of JSON for each: what it saw. Every scenario has a
+ * connection of its own.
+ */
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { connect } from 'rpal';
+
+const [address] = isMainThread ? process.argv.slice(2) : workerData;
+const transport = process.env.TRANSPORT ?? 'auto';
+const bytes = (...values) => Uint8Array.from(values);
+const parse = (payload) => JSON.parse(Buffer.from(payload).toString());
+
+function pattern(length, seed) {
+  const payload = new Uint8Array(length);
+  for (let i = 0; i < length; i += 1) payload[i] = seed + i * 7 + (i >> 8);
+  return payload;
+}
+
+const caught = (run) => {
+  try {
+    return { answer: run() };
+  } catch (error) {
+    return {
+      code: error.code,
+      name: error.name,
+      message: error.message,
+      remote: error.remoteStack,
+    };
+  }
+};
+const rejected = (promise) =>
+  promise.then(
+    () => ({}),
+    (error) => ({ code: error.code, message: error.message }),
+  );
+
+const scenarios = {
+  async basics(client) {
+    const wrong = [];
+    const sizes = [...Array(70).keys(), 1000, 4096, 65_535, 65_536, 1_000_000];
+    for (const size of sizes) {
+      const payload = pattern(size, size);
+      const wanted = payload.map((byte) => ~byte);
+      if (Buffer.compare(client.callSync('inverted', payload), wanted)) wrong.push(size);
+      if (Buffer.compare(await client.call('inverted', payload), wanted)) wrong.push(-size);
+    }
+    const request = Buffer.from([0, 0, 0, 0, 42]);
+    request.writeUInt32LE(300_000);
+    const long = client.callSync('long', request);
+    return {
+      wrong,
+      sizes: sizes.length,
+      longRight: long.length === 300_000 && long.every((byte) => byte === 42),
+      identity: parse(client.callSync('identity', bytes())),
+      methods: client.methods.length,
+      counters: client.counters,
+    };
+  },
+  many(client) {
+    let wrong = 0;
+    const payload = new Uint8Array(32);
+    for (let i = 0; i < 3_000; i += 1) {
+      payload[i % 32] = i * 31;
+      const answer = client.callSync('echo', payload);
+      if (answer.length !== 32 || answer.some((byte, at) => byte !== payload[at])) wrong += 1;
+    }
+    return { wrong, counters: client.counters };
+  },
+  async errors(client) {
+    return {
+      thrown: caught(() => client.callSync('fail', bytes())),
+      rejected: await rejected(client.call('fail', bytes())),
+      later: caught(() => client.callSync('failLater', bytes())),
+      unknown: caught(() => client.callSync('unknown', bytes())),
+      afterwards: caught(() => client.callSync('echo', bytes(1))).answer?.[0],
+    };
+  },
+  async asynchronous(client) {
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, i) => client.call(i % 2 ? 'later' : 'soon', bytes(i))),
+    );
+    return {
+      sync: client.callSync('later', bytes(7))[0],
+      soon: client.callSync('soon', bytes(8))[0],
+      answers: answers.map((answer) => answer[0]),
+      stores: (await Promise.all([1, 2, 3].map((n) => client.call('store', bytes(n))))).map(
+        (answer) => answer[0],
+      ),
+    };
+  },
+  async deadlines(client) {
+    const begun = performance.now();
+    const sync = caught(() => client.callSync('never', bytes(), { timeout: 60 }));
+    const waited = performance.now() - begun;
+    const controller = new AbortController();
+    const call = rejected(client.call('never', bytes(), { signal: controller.signal }));
+    controller.abort();
+    return {
+      sync,
+      waited,
+      call: await rejected(client.call('never', bytes(), { timeout: 30 })),
+      aborted: await call,
+      spin: caught(() => client.callSync('spin', bytes(150), { timeout: 40 })).code,
+      spinCall: (await client.call('spin', bytes(50)))[0],
+      busy: (
+        await Promise.all([client.call('spin', bytes(60)), client.call('echo', bytes(5))])
+      ).map((answer) => answer[0]),
+      afterwards: client.callSync('echo', bytes(1))[0],
+    };
+  },
+  async eventLoop(client) {
+    const load = (ms) => {
+      const end = performance.now() + ms;
+      let calls = 0;
+      while (performance.now() < end) {
+        client.callSync('echo', bytes(1));
+        calls += 1;
+      }
+      return calls;
+    };
+    const before = parse(client.callSync('timer', bytes())).ticks;
+    client.callSync('setTimer', bytes());
+    const calls = load(1000);
+    const { lateness, ticks } = parse(client.callSync('timer', bytes()));
+    client.callSync('queue', bytes());
+    load(50);
+    const order = parse(client.callSync('order', bytes()));
+    client.callSync('reject', bytes());
+    load(50);
+    await sleep(20);
+    return {
+      calls,
+      lateness,
+      ticks: ticks - before,
+      order,
+      rejection: parse(client.callSync('order', bytes())).at(-1),
+    };
+  },
+  async load(client) {
+    const end = performance.now() + 3000;
+    console.log('loading');
+    let calls = 0;
+    while (performance.now() < end) {
+      client.callSync('echo', bytes(1));
+      calls += 1;
+    }
+    return { calls };
+  },
+  forever(client) {
+    console.log('loading');
+    while (true) client.callSync('echo', bytes(1));
+  },
+  print(client) {
+    const pid = parse(client.callSync('print', Buffer.from('from the handler')));
+    return { pid, serverPid: client.serverPid, counters: client.counters };
+  },
+  async kill(client) {
+    const pending = rejected(client.call('never', bytes()));
+    const killed = caught(() => client.callSync('kill', bytes(), { timeout: 20_000 }));
+    return {
+      killed,
+      pending: await pending,
+      after: caught(() => client.callSync('echo', bytes())),
+      alive: 1 + 1,
+    };
+  },
+  exit(client) {
+    return caught(() => client.callSync('exit', bytes(), { timeout: 20_000 }));
+  },
+  async worker() {
+    const run = () =>
+      new Promise((done, fail) => {
+        const worker = new Worker(new URL(import.meta.url), { workerData: [address] });
+        worker.once('message', done).once('error', fail);
+      });
+    return Promise.all([run(), run()]);
+  },
+};
+
+async function play(scenario) {
+  const client = await connect(address, { transport });
+  const result = await scenarios[scenario](client);
+  const { transport: used, fallbackReason } = client;
+  await client.close();
+  return { transport: used, fallbackReason, result };
+}
+
+if (isMainThread) {
+  for await (const scenario of createInterface({ input: process.stdin })) {
+    console.log(JSON.stringify(await play(scenario)));
+  }
+} else {
+  parentPort.postMessage(await play('many'));
+}

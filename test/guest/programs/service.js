@@ -1,0 +1,76 @@
+/** The service that the tests call. Argument: the address. Prints 'ready' and its transport. */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { createServer } from 'node:net';
+import { serve } from 'rpal';
+
+const [, , address] = process.argv;
+const text = (value) => Buffer.from(JSON.stringify(value));
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+const storage = new AsyncLocalStorage();
+let ticks = 0;
+let lateness;
+let order = [];
+setInterval(() => (ticks += 1), 10);
+
+const server = await serve(address, {
+  echo: (payload) => payload,
+  inverted: (payload) => payload.map((byte) => ~byte),
+  identity: () => text({ pid: process.pid, cwd: process.cwd(), uid: process.getuid() }),
+  long: (payload) => new Uint8Array(Buffer.from(payload).readUInt32LE(0)).fill(payload[4]),
+  fail: () => {
+    throw Object.assign(new TypeError('no such book'), { code: 'ENOBOOK' });
+  },
+  later: async (payload) => {
+    await sleep(20);
+    return payload;
+  },
+  failLater: async () => {
+    await sleep(1);
+    throw new RangeError('too late');
+  },
+  soon: async (payload) => payload,
+  never: () => new Promise(() => undefined),
+  spin: (payload) => {
+    const end = performance.now() + payload[0];
+    while (performance.now() < end);
+    return payload;
+  },
+  print: (payload) => {
+    console.log(`printed: ${Buffer.from(payload)}`);
+    return text(process.pid);
+  },
+  setTimer: () => {
+    const wanted = performance.now() + 10;
+    lateness = undefined;
+    setTimeout(() => (lateness = performance.now() - wanted), 10);
+    return text(null);
+  },
+  timer: () => text({ lateness, ticks }),
+  store: (payload) =>
+    storage.run(payload[0], async () => {
+      await sleep(1);
+      await null;
+      return Uint8Array.of(storage.getStore());
+    }),
+  queue: () => {
+    order = ['handler'];
+    process.nextTick(() => order.push('tick'));
+    queueMicrotask(() => order.push('microtask'));
+    setImmediate(() => order.push('immediate'));
+    return text(null);
+  },
+  order: () => text(order),
+  reject: () => {
+    process.once('unhandledRejection', (error) => order.push(error.message));
+    void Promise.reject(new Error('unhandled'));
+    return text(null);
+  },
+  kill: () => {
+    process.kill(process.pid, 'SIGKILL');
+    while (true);
+  },
+  exit: () => process.exit(3),
+  counters: () => text(server.counters),
+});
+createServer((socket) => socket.end('served')).listen(`${address}.plain`);
+console.log(`ready ${server.transport} ${server.fallbackReason ?? ''}`);
