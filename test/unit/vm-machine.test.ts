@@ -53,7 +53,7 @@ describe('qemuArguments', () => {
 describe('encodeBootPath', () => {
   it('leaves no character that the kernel command line would split at', () => {
     expect(encodeBootPath('/a b/é%/"c"\n')).toBe('/a%20b/%c3%a9%25/%22c%22%0a');
-    expect(encodeBootPath('/work/main-1_2.3+4')).toBe('/work/main-1_2.3+4');
+    expect(encodeBootPath('/srv/rpal-1_2.3+4')).toBe('/srv/rpal-1_2.3+4');
   });
 });
 
