@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { recordedBuild } from './build-record.js';
 import { withLock } from './cache.js';
 import { contentKey, hashFile } from './content-hash.js';
 import { step, waitingFor } from './progress.js';
@@ -11,13 +12,15 @@ import { rootFileSystem } from './rootfs.js';
 /** The parts of the native code, in the order in which they are built. */
 export type NativePartName = 'librpal' | 'addon' | 'kernel-tests' | 'bench';
 
-/** A part of the native code: what it is made of, how, and what shows that it was made. */
+/** A part of the native code: what it is made of, how, and where it goes. */
 interface NativePart {
   name: NativePartName;
   sources: readonly string[];
   /** Built only if this file exists. */
   needs: string;
   argv: readonly string[];
+  /** The directory in build/ that this part alone writes to. */
+  outputs: string;
 }
 
 const parts: readonly NativePart[] = [
@@ -26,6 +29,7 @@ const parts: readonly NativePart[] = [
     sources: ['native/librpal', 'native/preload'],
     needs: 'native/librpal/Makefile',
     argv: ['make', '-C', 'native/librpal', `BUILD=${inRepository('build', 'librpal')}`],
+    outputs: 'librpal',
   },
   {
     name: 'addon',
@@ -40,18 +44,21 @@ const parts: readonly NativePart[] = [
       '--release',
       '--nodedir=/usr',
     ],
+    outputs: 'Release',
   },
   {
     name: 'kernel-tests',
     sources: ['native/librpal', 'test/kernel'],
     needs: 'test/kernel/Makefile',
     argv: ['make', '-C', 'test/kernel', `BUILD=${inRepository('build', 'kernel-tests')}`],
+    outputs: 'kernel-tests',
   },
   {
     name: 'bench',
     sources: ['native/librpal', 'bench/c', 'test/kernel/two_services.h'],
     needs: 'bench/c/Makefile',
     argv: ['make', '-C', 'bench/c', `BUILD=${inRepository('build', 'bench')}`],
+    outputs: 'bench',
   },
 ];
 
@@ -67,18 +74,19 @@ export async function buildNative(
   await withLock(lock, waitingFor('the native code'), async () => {
     for (const part of parts) {
       if (!wanted.includes(part.name) || !existsSync(inRepository(part.needs))) continue;
-      const stamp = inRepository('build', `.${part.name}.stamp`);
-      const key = contentKey({
-        root,
-        argv: part.argv,
-        sources: await hashSources(part.sources),
-      });
-      if (existsSync(stamp) && (await readFile(stamp, 'utf8')) === key) continue;
       await mkdir(inRepository('build'), { recursive: true });
-      await step(`Building ${part.name}`, () =>
-        buildInRootFileSystem(part.argv, `build-${part.name}`),
+      await recordedBuild(
+        {
+          record: inRepository('build', `.${part.name}.json`),
+          outputs: inRepository('build', part.outputs),
+          key: contentKey({ sources: await hashSources(part.sources) }),
+          tools: contentKey({ root, argv: part.argv }),
+        },
+        () =>
+          step(`Building ${part.name}`, () =>
+            buildInRootFileSystem(part.argv, `build-${part.name}`),
+          ),
       );
-      await writeFile(stamp, key);
     }
   });
 }
