@@ -7,6 +7,7 @@ import {
   FrameReader,
   FrameType,
   jsonFrame,
+  longestError,
   parseJson,
   parseResponse,
   responseHeader,
@@ -125,7 +126,7 @@ export class ClientChannel {
       this.#greeted = (answer) => {
         clearTimeout(deadline);
         this.#refused = undefined;
-        this.#reader.limit = responseHeader + hello.maxPayload;
+        this.#reader.limit = responseHeader + Math.max(hello.maxPayload, longestError);
         done(answer);
       };
       this.#refused = (error) => {

@@ -1,7 +1,15 @@
 import type { ClientChannel } from './client-channel.js';
 import type { Codec } from './codec.js';
 import { type Counters, newCounters } from './counters.js';
-import { type Endpoint, giveEndpointBack, refuseDeadlock, takeEndpoint } from './deadlock.js';
+import {
+  type Endpoint,
+  giveEndpointBack,
+  isPast,
+  lastOwnCall,
+  nextOwnCall,
+  refuseDeadlock,
+  takeEndpoint,
+} from './deadlock.js';
 import { diagnostics } from './diagnostics.js';
 import { RpalError, toError } from './errors.js';
 import { AnswerKind, callFrame, FrameType, requestFrame } from './frames.js';
@@ -60,7 +68,6 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
   readonly #counters: Counters = newCounters();
   readonly #openSyncSocket: () => SyncSocket;
   #syncSocket: SyncSocket | undefined;
-  #lastId = 0;
   /** An answer was lost in a hand-back and is being fetched: the server keeps only one. */
   #fetching = false;
 
@@ -74,10 +81,11 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
     this.#sender = parts.sender;
     this.#codec = parts.codec;
     this.#methods = new Map(parts.server.methods.map((name, number) => [name, number]));
-    this.#server = takeEndpoint(parts.server.endpoint);
+    this.#server = takeEndpoint(parts.server.endpoint, parts.server.call);
     this.#timeout = parts.timeout;
     this.#maxPayload = parts.server.maxPayload;
-    this.#openSyncSocket = () => new SyncSocket(parts.path, parts.address, parts.hello);
+    this.#openSyncSocket = () =>
+      new SyncSocket(parts.path, parts.address, { ...parts.hello, call: lastOwnCall() });
   }
 
   /** Names of the service's methods. */
@@ -107,17 +115,22 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
     if (this.#channel.ended) throw this.#channel.ended;
     refuseDeadlock(this.#server, method);
     const timeout = options?.timeout ?? this.#timeout;
+    // Opened before the call begins: its hello says that this thread is past the calls until then.
+    const sender = this.#sender ?? (this.#syncSocket ??= this.#openSyncSocket());
     const id = this.#begin(bytes);
     try {
-      const sender = this.#sender;
-      if (sender === undefined) {
-        this.#syncSocket ??= this.#openSyncSocket();
-        const result = this.#syncSocket.call({ id, method: number, payload: bytes }, timeout);
+      if (sender instanceof SyncSocket) {
+        const result = sender.call({ id, method: number, payload: bytes }, timeout);
         return this.#conclude(method, result.kind, result.payload);
       }
       const begun = timeout < 0 ? 0 : performance.now();
-      if (sender.callSync(number, id, bytes, timeout) === Outcome.answered) {
+      const outcome = sender.callSync(number, id, bytes, timeout);
+      if (outcome === Outcome.answered) {
         return this.#conclude(method, sender.answerKind, sender.answer);
+      }
+      if (outcome === Outcome.late) {
+        this.#channel.cancel(id);
+        throw late(method, timeout);
       }
       return this.#awaitSync(sender, method, id, timeout, begun);
     } catch (error) {
@@ -139,11 +152,13 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
       const id = this.#begin(bytes);
       const sender = this.#sender;
       const rpal = sender !== undefined && !this.#fetching;
+      const newest = this.#server.newest;
       const outcome = rpal ? sender.post(number, id, bytes) : Outcome.busy;
       if (rpal && outcome === Outcome.answered) {
+        isPast(this.#server, newest);
         return Promise.resolve(this.#conclude(method, sender.answerKind, sender.answer));
       }
-      const answer = this.#awaitAnswer(method, id, options);
+      const answer = this.#awaitAnswer(method, id, options, newest);
       if (outcome === Outcome.busy) {
         if (sender) this.#counters.fallbacks += 1;
         this.#request(id, requestFrame(id, number, 0, bytes));
@@ -180,8 +195,7 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
   #begin(bytes: Uint8Array): number {
     this.#counters.calls += 1;
     this.#counters.bytesSent += bytes.length;
-    this.#lastId = (this.#lastId + 1) >>> 0;
-    return this.#lastId;
+    return nextOwnCall();
   }
 
   #numberOf(method: string): number {
@@ -253,7 +267,11 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
     return this.#conclude(method, result.kind, result.payload);
   }
 
-  #awaitAnswer(method: string, id: number, options: CallOptions): Promise<Answer> {
+  /**
+   * @param newest the server thread's newest call when this one was sent: if it waited for that
+   * one then, it does not when it answers
+   */
+  #awaitAnswer(method: string, id: number, options: CallOptions, newest: number): Promise<Answer> {
     const { signal } = options;
     const timeout = options.timeout ?? this.#timeout;
     return new Promise((done, fail) => {
@@ -282,6 +300,7 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#channel.expect(id, {
         answered: (kind, payload) => {
+          isPast(this.#server, newest);
           let answer: Answer;
           try {
             answer = this.#conclude(method, kind, payload);

@@ -2,10 +2,10 @@ import { socketPath } from './address.js';
 import { Client } from './client.js';
 import { ClientChannel } from './client-channel.js';
 import { bytesCodecName, type Codec } from './codec.js';
-import { ownEndpointId } from './deadlock.js';
+import { lastOwnCall, ownEndpointId } from './deadlock.js';
 import { diagnostics } from './diagnostics.js';
 import { RpalError } from './errors.js';
-import { FrameType, jsonFrame } from './frames.js';
+import { FrameType, jsonFrame, longestError } from './frames.js';
 import { type ClientHello, protocolVersion, type TransportChoice } from './handshake.js';
 import { SenderSide } from './sender.js';
 import { defaultMaxPayload } from './serve.js';
@@ -56,6 +56,7 @@ export async function connect(
   const hello: ClientHello = {
     version: protocolVersion,
     endpoint: ownEndpointId,
+    call: lastOwnCall(),
     pid: process.pid,
     codec: codec?.name ?? bytesCodecName,
     maxPayload,
@@ -64,7 +65,8 @@ export async function connect(
     const server = await channel.greet(
       typeof side === 'object' ? { ...hello, rpal: side.offer } : hello,
     );
-    const sender = typeof side === 'object' ? side.link(server, maxPayload) : side;
+    const sender =
+      typeof side === 'object' ? side.link(server, Math.max(maxPayload, longestError)) : side;
     if (typeof sender === 'string' && transport === 'rpal') throw unavailable(address, sender);
     channel.send(jsonFrame(FrameType.ready, { rpal: typeof sender === 'object' }));
     client = new Client({

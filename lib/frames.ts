@@ -36,6 +36,12 @@ export const RequestFlag = {
 export const AnswerKind = { value: 0, error: 1 } as const;
 export type AnswerKind = (typeof AnswerKind)[keyof typeof AnswerKind];
 
+/**
+ * Longest payload of an answer of kind error, in bytes. Apart from maxPayload, which is about what
+ * handlers return: an error must always arrive.
+ */
+export const longestError = 64 * 1024;
+
 const lengthBytes = 4;
 /** Bytes before the payload of a request, without the length word. */
 export const requestHeader = 1 + 4 + 2 + 1;

@@ -30,7 +30,9 @@ export interface RpalOffer {
 /** First frame of the client. */
 export interface ClientHello {
   version: number;
+  /** Name of the thread, and the number of the last call that it has begun; see deadlock.ts. */
   endpoint: string;
+  call: number;
   pid: number;
   codec: string;
   maxPayload: number;
@@ -41,7 +43,9 @@ export interface ClientHello {
 /** First frame of the server. */
 export interface ServerHello {
   version: number;
+  /** As in the client's. */
   endpoint: string;
+  call: number;
   pid: number;
   maxPayload: number;
   /** A method's number is its place here. */
@@ -127,6 +131,7 @@ export function parseClientHello(value: unknown): ClientHello {
   return {
     version: checkVersion(fields),
     endpoint: text(fields, 'endpoint'),
+    call: count(fields, 'call'),
     pid: count(fields, 'pid'),
     codec: text(fields, 'codec'),
     maxPayload: count(fields, 'maxPayload'),
@@ -144,6 +149,7 @@ export function parseServerHello(value: unknown): ServerHello {
   return {
     version: checkVersion(fields),
     endpoint: text(fields, 'endpoint'),
+    call: count(fields, 'call'),
     pid: count(fields, 'pid'),
     maxPayload: count(fields, 'maxPayload'),
     methods,

@@ -1,4 +1,5 @@
 import { codeOf, messageOf, RpalError } from './errors.js';
+import { longestError } from './frames.js';
 
 /** The parts of an error that travel to the caller. */
 interface TravellingError {
@@ -8,16 +9,41 @@ interface TravellingError {
   stack?: string;
 }
 
-/** What a handler threw, as the payload of an answer of kind error. */
+/**
+ * Characters that are left of each part of an error that would be too long: so few that four
+ * parts always fit, with 6 bytes for a character that JSON escapes.
+ */
+const charactersLeft = 2500;
+
+/** What a handler threw, as the payload of an answer of kind error: at most longestError bytes. */
 export function encodeError(thrown: unknown): Uint8Array {
-  const code = codeOf(thrown);
-  const error: TravellingError = {
-    name: thrown instanceof Error ? thrown.name : 'Error',
-    message: messageOf(thrown),
-    ...(code === undefined ? {} : { code }),
-    ...(thrown instanceof Error && thrown.stack !== undefined ? { stack: thrown.stack } : {}),
-  };
+  const whole = asBytes(partsOf(thrown, longestError));
+  return whole.length <= longestError ? whole : asBytes(partsOf(thrown, charactersLeft));
+}
+
+function asBytes(error: TravellingError): Buffer {
   return Buffer.from(JSON.stringify(error));
+}
+
+function partsOf(thrown: unknown, characters: number): TravellingError {
+  const cut = (text: unknown): string => {
+    const whole = String(text);
+    return whole.length <= characters ? whole : `${whole.slice(0, characters - 1)}…`;
+  };
+  try {
+    const code = codeOf(thrown);
+    return {
+      name: thrown instanceof Error ? cut(thrown.name) : 'Error',
+      message: cut(messageOf(thrown)),
+      ...(code === undefined ? {} : { code: cut(code) }),
+      ...(thrown instanceof Error && thrown.stack !== undefined
+        ? { stack: cut(thrown.stack) }
+        : {}),
+    };
+  } catch {
+    // A getter or toString() of it has thrown.
+    return { name: 'Error', message: 'the handler threw something that cannot be read' };
+  }
 }
 
 /** The error that the caller gets for it. */

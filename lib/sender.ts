@@ -23,6 +23,8 @@ export const Outcome = {
   busy: 2,
   /** The handler goes on in its own process; its answer must be fetched over the socket. */
   handedBack: 3,
+  /** Its time was over: nothing has been delivered, or the handler goes on. */
+  late: 4,
 } as const;
 export type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
@@ -163,10 +165,10 @@ export class Sender {
   }
 
   #unanswered(status: number, flags: number): Outcome {
-    if ((flags & CallFlag.sync) === 0) {
-      if (status === -ETIMEDOUT) return Outcome.busy;
-      if (status === -EINPROGRESS) return Outcome.handedBack;
+    if (status === -ETIMEDOUT) {
+      return (flags & CallFlag.sync) === 0 ? Outcome.busy : Outcome.late;
     }
+    if (status === -EINPROGRESS && (flags & CallFlag.sync) === 0) return Outcome.handedBack;
     if (status === -EMSGSIZE) {
       throw new RpalError(
         'ERR_RPAL_PAYLOAD_TOO_LONG',

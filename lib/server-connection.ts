@@ -1,6 +1,14 @@
 import type { Socket } from 'node:net';
 import { type Counters, newCounters } from './counters.js';
-import { type Endpoint, giveEndpointBack, ownEndpointId, takeEndpoint } from './deadlock.js';
+import {
+  type Endpoint,
+  giveEndpointBack,
+  hasCalled,
+  isPast,
+  lastOwnCall,
+  ownEndpointId,
+  takeEndpoint,
+} from './deadlock.js';
 import { diagnostics } from './diagnostics.js';
 import { codeOf, messageOf, RpalError } from './errors.js';
 import {
@@ -155,7 +163,7 @@ export class ServerConnection {
       return this.#failed(new RpalError('ERR_RPAL_CLOSED', 'The connection is closed.'));
     }
     const context = new Context(this.service.names[method] ?? '', transport, this.clientPid);
-    if (sync) endpoint.waiting += 1;
+    hasCalled(endpoint, id, sync);
     let deferred = false;
     try {
       const answer: unknown = handler(payload, context);
@@ -163,14 +171,14 @@ export class ServerConnection {
       if (isThenable(answer)) {
         deferred = true;
         this.#running.set(id, context);
-        void this.#answerLater(id, sync, answer);
+        void this.#answerLater(id, answer);
         return undefined;
       }
       return this.#failed(noBytes(context.method, answer));
     } catch (error) {
       return this.#failed(error);
     } finally {
-      if (sync && !deferred) endpoint.waiting -= 1;
+      if (!deferred) isPast(endpoint, id);
     }
   }
 
@@ -188,7 +196,7 @@ export class ServerConnection {
     if (this.#running.size === 0) this.socket.end();
   }
 
-  async #answerLater(id: number, sync: boolean, promise: PromiseLike<unknown>): Promise<void> {
+  async #answerLater(id: number, promise: PromiseLike<unknown>): Promise<void> {
     let answer: Uint8Array;
     try {
       const value = await promise;
@@ -200,7 +208,7 @@ export class ServerConnection {
       answer = this.#failed(error);
     }
     const kind = this.answerKind;
-    if (sync && this.#endpoint) this.#endpoint.waiting -= 1;
+    if (this.#endpoint) isPast(this.#endpoint, id);
     this.#running.delete(id);
     this.#send(responseFrame(id, kind, answer));
     if (this.#closing && this.#running.size === 0) this.socket.end();
@@ -261,10 +269,16 @@ export class ServerConnection {
         return;
       }
       case FrameType.cancel: {
-        const context = this.#running.get(frameCallId(frame.body));
-        context?.abandon(
-          new RpalError('ERR_RPAL_CANCELLED', 'The caller does not wait for the answer any more.'),
-        );
+        const id = frameCallId(frame.body);
+        if (this.#endpoint) isPast(this.#endpoint, id);
+        this.#running
+          .get(id)
+          ?.abandon(
+            new RpalError(
+              'ERR_RPAL_CANCELLED',
+              'The caller does not wait for the answer any more.',
+            ),
+          );
         return;
       }
       case FrameType.fetch: {
@@ -289,8 +303,7 @@ export class ServerConnection {
       );
     }
     this.#client = hello;
-    this.#endpoint = takeEndpoint(hello.endpoint);
-    this.#reader.limit = requestHeader + this.service.maxPayload;
+    this.#endpoint = takeEndpoint(hello.endpoint, hello.call);
     const linked =
       hello.rpal === undefined
         ? 'the client did not ask for it'
@@ -298,6 +311,7 @@ export class ServerConnection {
     const answer: ServerHello = {
       version: protocolVersion,
       endpoint: ownEndpointId,
+      call: lastOwnCall(),
       pid: process.pid,
       maxPayload: this.service.maxPayload,
       methods: [...this.service.names],
@@ -310,6 +324,7 @@ export class ServerConnection {
   #begin(rpal: boolean): void {
     clearTimeout(this.#deadline);
     this.#ready = true;
+    this.#reader.limit = requestHeader + this.service.maxPayload;
     if (rpal) {
       if (this.#linked === undefined) {
         throw new RpalError('ERR_RPAL_PROTOCOL', 'The client chose RPAL, which was not offered.');
@@ -355,7 +370,10 @@ export class ServerConnection {
     const gone = new RpalError('ERR_RPAL_CLOSED', 'The caller is gone.');
     for (const context of this.#running.values()) context.abandon(gone);
     this.#linked?.close();
-    if (this.#endpoint) giveEndpointBack(this.#endpoint);
+    if (this.#endpoint) {
+      for (const id of this.#running.keys()) isPast(this.#endpoint, id);
+      giveEndpointBack(this.#endpoint);
+    }
     this.onClosed(this);
     diagnostics.serverClosed.publish({ address: this.service.address, reason });
   }

@@ -3,7 +3,7 @@ import { workerData } from 'node:worker_threads';
 import { ClientChannel } from './client-channel.js';
 import { codeOf, messageOf } from './errors.js';
 import { FrameType, jsonFrame, requestFrame, RequestFlag } from './frames.js';
-import type { SyncRequest, SyncResult, SyncWorkerData } from './sync-socket.js';
+import type { SyncCancel, SyncRequest, SyncResult, SyncWorkerData } from './sync-socket.js';
 
 const { path, address, hello, port, arrivals } = workerData as SyncWorkerData;
 
@@ -28,7 +28,18 @@ const opening = openChannel();
 // A failure is reported to the call that needs the channel.
 opening.catch(() => undefined);
 
-port.on('message', ({ id, method, payload }: SyncRequest) => {
+port.on('message', (message: SyncRequest | SyncCancel) => {
+  if ('cancel' in message) {
+    // Where there is no channel, there is no call.
+    opening.then(
+      (channel) => {
+        channel.cancel(message.cancel);
+      },
+      () => undefined,
+    );
+    return;
+  }
+  const { id, method, payload } = message;
   opening.then(
     (channel) => {
       channel.expect(id, {

@@ -16,6 +16,11 @@ export interface SyncRequest {
   payload: Uint8Array;
 }
 
+/** A call whose answer is not wanted any more. */
+export interface SyncCancel {
+  cancel: number;
+}
+
 /** What comes back: an answer, or why there will be none. */
 export type SyncResult =
   | { id: number; kind: AnswerKind; payload: Uint8Array }
@@ -74,6 +79,8 @@ export class SyncSocket {
       }
       const left = end - performance.now();
       if (left <= 0 || Atomics.wait(this.#arrivals, 0, seen, left) === 'timed-out') {
+        const cancel: SyncCancel = { cancel: request.id };
+        this.#port.postMessage(cancel);
         throw new RpalError(
           'ETIMEDOUT',
           `The answer did not come within ${String(timeout)} ms; the handler may still be running. Allow more time, or find out what keeps it.`,

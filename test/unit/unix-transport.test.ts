@@ -128,6 +128,44 @@ describe('within one process', () => {
     expect(client.counters.errors).toBe(3);
   });
 
+  it('passes on errors of any length, whatever the limit of payloads', async () => {
+    const address = freshAddress();
+    const long = (length: number, letter: string): Error =>
+      Object.assign(new Error(letter.repeat(length)), { code: letter.repeat(length) });
+    open.push(
+      await serve(
+        address,
+        {
+          echo: (payload) => payload,
+          fail: () => {
+            throw long(2_000, 'a');
+          },
+          failLong: () => Promise.reject(long(1_000_000, '\u0001')),
+          failOddly: () => {
+            throw Object.create(null);
+          },
+        },
+        { ...unix, maxPayload: 1 },
+      ),
+    );
+    const client = await connect(address, { ...unix, maxPayload: 1 });
+    open.push(client);
+    const caught = (method: string): Promise<RpalError> =>
+      client.call(method, bytes()).then(
+        () => Promise.reject(new Error('it was answered')),
+        (error: unknown) => error as RpalError,
+      );
+    const whole = await caught('fail');
+    expect(whole.code).toBe('a'.repeat(2_000));
+    expect(whole.remoteStack).toContain('a'.repeat(2_000));
+    const cut = await caught('failLong');
+    expect(cut.message.startsWith(`${'\u0001'.repeat(2_499)}… (thrown`)).toBe(true);
+    expect(cut.code).toHaveLength(2_500);
+    expect((await caught('failOddly')).message).toMatch(/something that cannot be read/);
+    // The connection has outlived them all.
+    expect(await client.call('echo', bytes(1))).toEqual(bytes(1));
+  });
+
   it('refuses answers and payloads that are no bytes', async () => {
     const { client } = await pair({ nothing: (() => undefined) as never });
     await expect(client.call('nothing', bytes())).rejects.toEqual(
@@ -334,17 +372,78 @@ describe('another process', () => {
     expect(client.callSync('echo', bytes(1))).toEqual(bytes(1));
   });
 
-  it('ends a call whose handler calls back while this thread is blocked', async () => {
+  describe('that calls back', () => {
     const own = freshAddress();
-    await using server = await library.serve(own, { echo: (payload) => payload }, unix);
-    await using client = await connect(address, unix);
-    // The other side connects while this thread is blocked, so its handshake cannot end; with a
-    // deadline on this side the test ends whatever the other does.
-    expect(() => client.callSync('callBack', Buffer.from(own), { timeout: 500 })).toThrow(
-      failure('ETIMEDOUT'),
-    );
-    expect(Buffer.from(await client.call('callBack', Buffer.from(own))).toString()).toBe(own);
-    expect(server.counters.calls).toBeGreaterThanOrEqual(1);
+    const marks: number[] = [];
+    let server: Server;
+    let client: Client;
+    beforeAll(async () => {
+      server = await library.serve(
+        own,
+        {
+          echo: (payload) => payload,
+          mark: (payload) => {
+            marks.push(payload[0] ?? -1);
+            return payload;
+          },
+        },
+        unix,
+      );
+      client = await connect(address, unix);
+      await client.call('backConnect', Buffer.from(own));
+    });
+    afterAll(async () => {
+      await client.call('backClose', bytes());
+      await client.close();
+      await server.close();
+    });
+
+    it('is told at once when this thread waits for it', () => {
+      expect(() => client.callSync('backAtOnce', bytes(1), { timeout: 10_000 })).toThrow(
+        failure('EDEADLK', /itself waiting/),
+      );
+    });
+
+    it('may, when this thread does not wait', async () => {
+      expect(await client.call('backAtOnce', bytes(2))).toEqual(bytes(2));
+    });
+
+    it('may, although a handler runs for a call that this thread has given up', async () => {
+      expect(() => client.callSync('never', bytes(), { timeout: 50 })).toThrow(
+        failure('ETIMEDOUT'),
+      );
+      expect(await client.call('backAtOnce', bytes(3))).toEqual(bytes(3));
+    });
+
+    it('may in that very handler, when this thread has answered it', async () => {
+      expect(() => client.callSync('backAfterCall', bytes(4), { timeout: 50 })).toThrow(
+        failure('ETIMEDOUT'),
+      );
+      await expect.poll(() => marks).toContain(4);
+    });
+
+    it('may when it has answered', async () => {
+      expect(client.callSync('backAfterAnswer', bytes(6))).toEqual(bytes(6));
+      await expect.poll(() => marks).toContain(6);
+    });
+
+    it('may over a connection that this thread accepts after it has given up', async () => {
+      const { calls } = server.counters;
+      expect(() => client.callSync('callBack', Buffer.from(own), { timeout: 50 })).toThrow(
+        failure('ETIMEDOUT'),
+      );
+      await expect.poll(() => server.counters.calls).toBe(calls + 1);
+      expect(Buffer.from(await client.call('callBack', Buffer.from(own))).toString()).toBe(own);
+    });
+
+    it('may when this thread has closed the connection on which it waited', async () => {
+      const second = await connect(address, unix);
+      expect(() => second.callSync('never', bytes(), { timeout: 50 })).toThrow(
+        failure('ETIMEDOUT'),
+      );
+      await second.close();
+      expect(await client.call('backAtOnce', bytes(5))).toEqual(bytes(5));
+    });
   });
 
   it('fails calls when it dies', async () => {
