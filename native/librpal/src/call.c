@@ -68,6 +68,9 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 			   rpal_now() + timeout_ms * 1000000LL;
 	int error;
 
+	/* Oneself is never parked while one runs. */
+	if (target->control == self->control)
+		return -EDEADLK;
 	for (;;) {
 		switch (ret) {
 		case -EINPROGRESS:
@@ -106,12 +109,9 @@ static inline int call(const struct rpal_target *target,
 
 	if (unlikely(!(self->roles & RPAL_ROLE_SENDER)))
 		return -EPERM;
-	if (unlikely(target->control == self->control))
-		return -EDEADLK;
 	/* A task can run one loan at a time. */
 	rpal_leave_loan(self);
 	self->control->call_seq++;
-	self->counters.calls++;
 	ret = rpal_switch_call(self->control, target->control, message,
 			       target->tid, self->lent, RPAL_STATE_PARKED);
 	if (likely(ret >= 0))

@@ -7,19 +7,19 @@
 #define CONTROL_ENTRY_IP		8
 #define CONTROL_SP			16
 #define CONTROL_FS_BASE			24
-#define CONTROL_CALLER_FS_BASE		32
-#define CONTROL_CALLER_SP		40
-#define CONTROL_CALLER_IP		48
-#define CONTROL_CALLER_PKRU		56
+#define CONTROL_CALLER			32
 #define CONTROL_PKRU			60
 #define CONTROL_CALLEE			128
 #define CONTROL_CALLEE_RETURNING	132
 #define CONTROL_CALL_SP			136
 #define CONTROL_TID			152
 #define CONTROL_GUARD			156
+#define CONTROL_RETURN_IP		160
+#define CONTROL_RETURNING		168
 
-/* Result of rpal_switch_park() beside those of the ioctl. */
+/* Results of rpal_switch_park() beside those of the ioctl. */
 #define RPAL_SWITCH_CALLED		2
+#define RPAL_SWITCH_OWN			3
 
 #ifdef __ASSEMBLER__
 #define RPAL_STATE_PARKED		1

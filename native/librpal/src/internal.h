@@ -66,17 +66,55 @@ static inline void rpal_leave_loan(const struct rpal_self *self)
 
 int64_t rpal_now(void) __attribute__((visibility("hidden")));
 
-/* switch.S */
-long rpal_switch_call(struct rpal_control *self, struct rpal_control *peer,
-		      struct rpal_message *message, uint64_t peer_tid,
-		      uint64_t lent, uint64_t parked);
-long rpal_switch_park(struct rpal_control *self, struct rpal_message *message,
-		      uint32_t status, struct rpal_park *park);
+/*
+ * switch.S. A switch comes back with the registers of another context. The
+ * compiler is told that all are lost but rsp and rbp, so that each is saved
+ * once, by the function that has to keep it. It is not told that something is
+ * pushed: librpal is compiled without a red zone.
+ */
+#define LOST_IN_SWITCH							\
+	"rbx", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc",	\
+	"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",	\
+	"xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+
+static inline long rpal_switch_call(struct rpal_control *self,
+				    struct rpal_control *peer,
+				    struct rpal_message *message,
+				    uint64_t peer_tid, uint64_t lent,
+				    uint64_t parked)
+{
+	register uint64_t r8 asm("r8") = lent;
+	register uint64_t r9 asm("r9") = parked;
+	long ret;
+
+	asm volatile("call rpal_switch_call"
+		     : "=a"(ret), "+D"(self), "+S"(peer), "+d"(message),
+		       "+c"(peer_tid), "+r"(r8), "+r"(r9)
+		     :
+		     : LOST_IN_SWITCH);
+	return ret;
+}
+
+static inline long rpal_switch_park(struct rpal_control *self,
+				    struct rpal_message *message,
+				    uint64_t status, struct rpal_park *park)
+{
+	long ret;
+
+	asm volatile("call rpal_switch_park"
+		     : "=a"(ret), "+D"(self), "+S"(message), "+d"(status),
+		       "+c"(park)
+		     :
+		     : "r8", "r9", LOST_IN_SWITCH);
+	return ret;
+}
+
 int rpal_switch_copy(void *to, const void *from, size_t bytes,
 		     uint32_t open_pkru, uint32_t own_pkru,
 		     struct rpal_control *self, uint32_t peer);
 /* Not functions: where the kernel resumes, and where senders enter. */
 extern const char rpal_at_resume[], rpal_at_finish[], rpal_at_released[];
 extern const char rpal_at_park[], rpal_at_copy[], rpal_at_entry[];
+extern const char rpal_at_return[];
 
 #endif /* RPAL_INTERNAL_H */

@@ -15,9 +15,10 @@
  */
 #define TOLERANCE	1000000
 
-int rpal_serve_one(struct rpal_message *message, int answer, int status)
+static int __attribute__((noinline))
+serve_from_kernel(struct rpal_self *self, struct rpal_message *message,
+		  int answer, int status)
 {
-	struct rpal_self *self = &rpal_self;
 	struct rpal_park park = {
 		.epfd = -1,
 		.flags = answer ? RPAL_PARK_REPLY : 0,
@@ -25,13 +26,26 @@ int rpal_serve_one(struct rpal_message *message, int answer, int status)
 		.message = (uintptr_t)message,
 		.status = status,
 	};
+	long ret = rpal_switch_park(self->control, message, status, &park);
+
+	if (ret != RPAL_SWITCH_CALLED)
+		return ret;
+	self->counters.served++;
+	return 0;
+}
+
+int rpal_serve_one(struct rpal_message *message, int answer, int status)
+{
+	struct rpal_self *self = &rpal_self;
 	long ret;
 
 	if (unlikely(!(self->roles & RPAL_ROLE_RECEIVER)))
 		return -EPERM;
-	ret = rpal_switch_park(self->control, message, status, &park);
-	self->counters.served += ret == RPAL_SWITCH_CALLED;
-	return ret == RPAL_SWITCH_CALLED ? 0 : ret;
+	ret = rpal_switch_park(self->control, message, status, NULL);
+	if (unlikely(ret != RPAL_SWITCH_CALLED))
+		return serve_from_kernel(self, message, answer, status);
+	self->counters.served++;
+	return 0;
 }
 
 int rpal_call_event(const struct epoll_event *event)

@@ -9,9 +9,11 @@
  *   to "callee = 0" the kernel can bring it back to call_sp at any instruction,
  *   at one of the rpal_at_* labels.
  * - FS base, stack pointer and PKRU of a process are adopted by its own text:
- *   the other's may be gone.
+ *   the other's may be gone. They come from its own control block; all that
+ *   is carried across is the address of that block, in rsi to the receiver
+ *   and in rdi back to the sender.
  * - Between the claim and ACTIVE nothing is popped from the receiver's stack,
- *   and after RETURNING nothing of the receiver is used but its control block:
+ *   and after RETURNING nothing is used but registers and control blocks:
  *   both can be undone or finished by the kernel without knowing any address.
  * - The six words of a message and the status travel in r8-r13 and rbx. On the
  *   way back they stay there, untouched, until they are stored and
@@ -22,8 +24,11 @@
  * the instruction may not exist then.
  *
  * Both kinds of frame, from sp upwards:
- *	0 status or result	 8 self (control block)	16 peer (sender only)
- *	24 message		32 MXCSR, x87 CW	40 r15 r14 r13 r12 rbx rbp
+ *	0 status	 8 peer's control block (sender only)	16 message
+ *	24 MXCSR, x87 CW	32 rbp
+ *
+ * rpal_switch_call() and rpal_switch_park() keep no other register: those that
+ * a C function has to keep are saved by the compiler, once (internal.h).
  */
 #include <asm/errno.h>
 #include <asm/unistd.h>
@@ -41,26 +46,16 @@
 
 	.macro SAVE_CONTEXT
 	pushq	%rbp
-	pushq	%rbx
-	pushq	%r12
-	pushq	%r13
-	pushq	%r14
-	pushq	%r15
-	subq	$40, %rsp
-	stmxcsr	32(%rsp)
-	fnstcw	36(%rsp)
+	subq	$32, %rsp
+	stmxcsr	24(%rsp)
+	fnstcw	28(%rsp)
 	.endm
 
+	/* rax: the result. */
 	.macro RESTORE_CONTEXT
-	ldmxcsr	32(%rsp)
-	fldcw	36(%rsp)
-	movq	0(%rsp), %rax
-	addq	$40, %rsp
-	popq	%r15
-	popq	%r14
-	popq	%r13
-	popq	%r12
-	popq	%rbx
+	ldmxcsr	24(%rsp)
+	fldcw	28(%rsp)
+	addq	$32, %rsp
 	popq	%rbp
 	ret
 	.endm
@@ -104,54 +99,42 @@
  */
 ENTRY rpal_switch_call
 	SAVE_CONTEXT
-	movq	%rdi, 8(%rsp)
-	movq	%rsi, 16(%rsp)
-	movq	%rdx, 24(%rsp)
+	movq	%rsi, 8(%rsp)
+	movq	%rdx, 16(%rsp)
 	movq	%rsp, CONTROL_CALL_SP(%rdi)
 	movq	%rcx, CONTROL_CALLEE(%rdi)
 	movq	%r9, %rax
 	lock cmpxchgq %r8, CONTROL_STATE(%rsi)
 	jne	.Lbusy
 	/* Claimed. The receiver finds its way back in its own block. */
-	movq	CONTROL_FS_BASE(%rdi), %rax
-	movq	%rax, CONTROL_CALLER_FS_BASE(%rsi)
-	movq	%rsp, CONTROL_CALLER_SP(%rsi)
-	leaq	.Lreturned(%rip), %rax
-	movq	%rax, CONTROL_CALLER_IP(%rsi)
-	movl	CONTROL_PKRU(%rdi), %eax
-	movl	%eax, CONTROL_CALLER_PKRU(%rsi)
+	movq	%rdi, CONTROL_CALLER(%rsi)
 	LOAD_WORDS %rdx
 	jmpq	*CONTROL_ENTRY_IP(%rsi)
 
 .Lbusy:
 	movq	$0, CONTROL_CALLEE(%rdi)
-	movq	$-EBUSY, 0(%rsp)
+	movq	$-EBUSY, %rax
 	RESTORE_CONTEXT
 
-	/*
-	 * From the receiver's stub: rsi FS base, rdi sp, ebp PKRU, all as we
-	 * left them there. Still RETURNING.
-	 */
-.Lreturned:
+/* From the receiver's stub: rdi is our control block. Still RETURNING. */
+ENTRY rpal_at_return
 	endbr64
-	wrfsbase %rsi
-	movq	%rdi, %rsp
-	movl	%ebp, %eax
+	movq	CONTROL_FS_BASE(%rdi), %rax
+	wrfsbase %rax
+	movq	CONTROL_CALL_SP(%rdi), %rsp
+	movl	CONTROL_PKRU(%rdi), %eax
 	ADOPT_PKRU
-	movq	24(%rsp), %rdx
+	movq	16(%rsp), %rdx
 	STORE_WORDS %rdx
 	movq	%rbx, 0(%rsp)
-	movq	8(%rsp), %rdi
-	movq	16(%rsp), %rsi
+	movq	8(%rsp), %rsi
 	movb	$1, CONTROL_CALLEE_RETURNING(%rdi)
-	movl	CONTROL_TID(%rdi), %eax
-	shlq	$RPAL_STATE_TID_SHIFT, %rax
-	orq	$RPAL_STATE_RETURNING, %rax
+	movq	CONTROL_RETURNING(%rdi), %rax
 	movl	$RPAL_STATE_PARKED, %ecx
 	lock cmpxchgq %rcx, CONTROL_STATE(%rsi)
 	jne	.Lflagged
-.Lreleased:
 	movq	$0, CONTROL_CALLEE(%rdi)
+	movq	%rbx, %rax
 	RESTORE_CONTEXT
 
 	/*
@@ -159,28 +142,30 @@ ENTRY rpal_switch_call
 	 * already, for a signal of ours: then it finds nothing to do.)
 	 */
 .Lflagged:
+	movq	%rdi, %rbp
 	movl	CONTROL_CALLEE(%rdi), %edx
 	movl	rpal_device(%rip), %edi
 	movl	$RPAL_IOC_FINISH, %esi
 	movl	$__NR_ioctl, %eax
 	syscall
-	movq	8(%rsp), %rdi
-	jmp	.Lreleased
+	movq	$0, CONTROL_CALLEE(%rbp)
+	movq	%rbx, %rax
+	RESTORE_CONTEXT
 
 /* The kernel ended the call: sp = call_sp, callee = 0, rax says how. */
 ENTRY rpal_at_resume
-	movq	%rax, 0(%rsp)
 	RESTORE_CONTEXT
 
 /* The kernel released the receiver; the reply is in registers. */
 ENTRY rpal_at_finish
-	movq	24(%rsp), %rdx
+	movq	16(%rsp), %rdx
 	STORE_WORDS %rdx
-	movq	%rbx, 0(%rsp)
+	movq	%rbx, %rax
 	RESTORE_CONTEXT
 
 /* The kernel released the receiver; the reply is stored. */
 ENTRY rpal_at_released
+	movq	0(%rsp), %rax
 	RESTORE_CONTEXT
 
 /*
@@ -191,13 +176,12 @@ ENTRY rpal_at_released
  * Ends the call that the context is on loan for, with the message and status,
  * or enters the kernel if it is not (then the answer is in *park, for a call
  * that was handed back). Returns RPAL_SWITCH_CALLED with the next call in
- * *message, or the result of RPAL_IOC_PARK.
+ * *message, or the result of RPAL_IOC_PARK. Without a park: it returns
+ * RPAL_SWITCH_OWN if the context is not on loan, and nothing was done.
  */
 ENTRY rpal_switch_park
 	SAVE_CONTEXT
-	movq	%rdi, 8(%rsp)
-	movq	%rsi, 24(%rsp)
-	movq	%rcx, %r14
+	movq	%rsi, 16(%rsp)
 	movl	%edx, %ebx
 	LOAD_WORDS %rsi
 	movq	%rsp, CONTROL_SP(%rdi)
@@ -205,24 +189,24 @@ ENTRY rpal_switch_park
 	movq	CONTROL_STATE(%rdi), %rax
 	cmpb	$RPAL_STATE_ACTIVE, %al
 	jne	.Lpark
-	leaq	RPAL_STATE_RETURNING - RPAL_STATE_ACTIVE(%rax), %rbp
-	lock cmpxchgq %rbp, CONTROL_STATE(%rdi)
+	leaq	RPAL_STATE_RETURNING - RPAL_STATE_ACTIVE(%rax), %rdx
+	lock cmpxchgq %rdx, CONTROL_STATE(%rdi)
 	jne	.Lend_loan
-	movq	CONTROL_CALLER_FS_BASE(%rdi), %rsi
-	movl	CONTROL_CALLER_PKRU(%rdi), %ebp
-	movq	CONTROL_CALLER_IP(%rdi), %rax
-	movq	CONTROL_CALLER_SP(%rdi), %rdi
-	jmpq	*%rax
+	movq	CONTROL_CALLER(%rdi), %rdi
+	jmpq	*CONTROL_RETURN_IP(%rdi)
 
 .Lpark:
+	movl	$RPAL_SWITCH_OWN, %eax
+	testq	%rcx, %rcx
+	jz	.Lrefused
 	movl	rpal_device(%rip), %edi
 	movl	$RPAL_IOC_PARK, %esi
-	movq	%r14, %rdx
+	movq	%rcx, %rdx
 	movl	$__NR_ioctl, %eax
 	syscall
+.Lrefused:
 	/* A refused park goes on here, an ended one at rpal_at_park. */
 ENTRY rpal_at_park
-	movq	%rax, 0(%rsp)
 	RESTORE_CONTEXT
 
 /* A sender has claimed us: rsi is our control block, r8-r13 the message. */
@@ -234,9 +218,9 @@ ENTRY rpal_at_entry
 	movl	CONTROL_PKRU(%rsi), %eax
 	ADOPT_PKRU
 	movb	$RPAL_STATE_ACTIVE, CONTROL_STATE(%rsi)
-	movq	24(%rsp), %rdx
+	movq	16(%rsp), %rdx
 	STORE_WORDS %rdx
-	movq	$RPAL_SWITCH_CALLED, 0(%rsp)
+	movl	$RPAL_SWITCH_CALLED, %eax
 	RESTORE_CONTEXT
 
 /*

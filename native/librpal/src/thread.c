@@ -18,16 +18,15 @@ CHECK_OFFSET(CONTROL_STATE, state);
 CHECK_OFFSET(CONTROL_ENTRY_IP, entry_ip);
 CHECK_OFFSET(CONTROL_SP, sp);
 CHECK_OFFSET(CONTROL_FS_BASE, fs_base);
-CHECK_OFFSET(CONTROL_CALLER_FS_BASE, caller_fs_base);
-CHECK_OFFSET(CONTROL_CALLER_SP, caller_sp);
-CHECK_OFFSET(CONTROL_CALLER_IP, caller_ip);
-CHECK_OFFSET(CONTROL_CALLER_PKRU, caller_pkru);
+CHECK_OFFSET(CONTROL_CALLER, caller);
 CHECK_OFFSET(CONTROL_PKRU, pkru);
 CHECK_OFFSET(CONTROL_CALLEE, callee);
 CHECK_OFFSET(CONTROL_CALLEE_RETURNING - 4, callee);
 CHECK_OFFSET(CONTROL_CALL_SP, call_sp);
 CHECK_OFFSET(CONTROL_TID, tid);
 CHECK_OFFSET(CONTROL_GUARD, guard);
+CHECK_OFFSET(CONTROL_RETURN_IP, return_ip);
+CHECK_OFFSET(CONTROL_RETURNING, returning);
 _Static_assert(RPAL_CALLEE_RETURNING == 1ULL << 32, "switch.S sets a byte");
 _Static_assert(RPAL_IOC_PARK == 0x4020b848 && RPAL_IOC_FINISH == 0xb84b,
 	       "switch.S has its own copy of these");
@@ -83,6 +82,10 @@ int rpal_attach(unsigned int roles)
 
 	self->control = (struct rpal_control *)(uintptr_t)request.control;
 	self->control->entry_ip = (uintptr_t)rpal_at_entry;
+	self->control->return_ip = (uintptr_t)rpal_at_return;
+	self->control->returning =
+		(uint64_t)request.tid << RPAL_STATE_TID_SHIFT |
+		RPAL_STATE_RETURNING;
 	self->lent = (uint64_t)request.tid << RPAL_STATE_TID_SHIFT |
 		     RPAL_STATE_LENT;
 	self->roles |= roles;
@@ -115,5 +118,6 @@ int rpal_counters(struct rpal_counters *counters)
 	if (!rpal_self.control)
 		return -EPERM;
 	*counters = rpal_self.counters;
+	counters->calls = rpal_self.control->call_seq;
 	return 0;
 }

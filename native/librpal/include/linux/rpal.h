@@ -54,14 +54,15 @@
  *                         kernel-private "parked" has become true
  *   PARKED -> LENT(s)     sender s, cmpxchg: the claim. s has published
  *                         call_sp and then callee before. It then fills
- *                         caller_* and jumps to entry_ip
+ *                         caller and jumps to entry_ip
  *   LENT(s) -> ACTIVE(s)  receiver's entry stub, byte store (the flags
  *                         survive), after FS base, sp and PKRU are the
  *                         receiver's and before anything is popped
  *   ACTIVE(s) -> RETURNING(s)
  *                         receiver's park stub, cmpxchg, after its context
  *                         is complete in memory and sp is published; from
- *                         here on it uses registers and its own control block
+ *                         here on it uses registers and the two control
+ *                         blocks, and jumps to the return_ip of caller
  *   RETURNING(s) -> PARKED
  *                         sender s, cmpxchg, on its own stack, after it has
  *                         stored the reply and set RPAL_CALLEE_RETURNING.
@@ -98,7 +99,8 @@
 /*
  * One per registered thread, RPAL_CONTROL_STRIDE bytes apart. The first half
  * belongs to the receiver role (written by the thread and its callers), the
- * second to the sender role (written by the thread only).
+ * second to the sender role (written by the thread only). fs_base, pkru and
+ * tid are the thread's in either role; the kernel writes them at registration.
  */
 #define RPAL_CONTROL_STRIDE	256
 
@@ -107,19 +109,19 @@ struct rpal_control {
 	__u64 entry_ip;		/*   8 where a sender jumps to */
 	__u64 sp;		/*  16 of the parked context */
 	__u64 fs_base;		/*  24 */
-	__u64 caller_fs_base;	/*  32 filled at the claim ... */
-	__u64 caller_sp;	/*  40 */
-	__u64 caller_ip;	/*  48 */
-	__u32 caller_pkru;	/*  56 ... to here */
-	__u32 pkru;		/*  60 the receiver's */
-	__u64 reserved0[8];	/*  64 */
+	__u64 caller;		/*  32 the control block of the sender */
+	__u32 reserved0[5];	/*  40 */
+	__u32 pkru;		/*  60 */
+	__u64 reserved1[8];	/*  64 */
 
 	__u64 callee;		/* 128 */
 	__u64 call_sp;		/* 136 of the saved caller context */
 	__u64 call_seq;		/* 144 counts calls; names a reply */
-	__u32 tid;		/* 152 this thread's id, written at registration */
+	__u32 tid;		/* 152 */
 	__u32 guard;		/* 156 peer service id during a guarded copy */
-	__u64 reserved1[12];	/* 160 */
+	__u64 return_ip;	/* 160 where a receiver jumps back to */
+	__u64 returning;	/* 168 the state word for that: RETURNING by tid */
+	__u64 reserved2[10];	/* 176 */
 };
 
 /* What a call carries in registers, each way. */
