@@ -59,6 +59,20 @@ async function outputOf(
   }
 }
 
+/**
+ * What runs in the guest, each with the directory for samples, the messages and the mode as
+ * arguments, printing a line of JSON for every result. The C programs are started by the guest
+ * itself: a waiting Node.js process still does things of its own, and there may be one CPU.
+ */
+function programs(suites: readonly ('c' | 'node')[]): string[][] {
+  const c = ['rpal_call', 'rpal_message', 'unix_message'];
+  return suites.flatMap((suite) =>
+    suite === 'c'
+      ? c.map((name) => [join('build', 'bench', name)])
+      : [['node', join('bench', 'node', 'measure.js')]],
+  );
+}
+
 async function measure(options: BenchOptions): Promise<BenchReport> {
   const mode = options.icount ? 'icount' : 'wall';
   const directory = inRepository('build', 'bench-samples', String(process.pid));
@@ -78,25 +92,17 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
       (line) => facts.push(line),
     );
     const measured: MeasuredResult[] = [];
-    await outputOf(
-      guest,
-      [
-        'node',
-        join('bench', 'in-guest.js'),
-        directory,
-        String(options.messages),
-        mode,
-        ...options.suite,
-      ],
-      options.timeout,
-      (line) => {
-        const result = JSON.parse(line) as MeasuredResult;
-        measured.push(result);
-        const { suite, transport, measure: what, mean } = result;
-        const brief = mean < 0 ? '' : `: ${mean.toFixed(0)}`;
-        process.stderr.write(`measured: ${suite} ${transport} ${what}${brief}\n`);
-      },
-    );
+    const onResult = (line: string): void => {
+      const result = JSON.parse(line) as MeasuredResult;
+      measured.push(result);
+      const { suite, transport, measure: what, mean } = result;
+      const brief = mean < 0 ? '' : `: ${mean.toFixed(0)}`;
+      process.stderr.write(`measured: ${suite} ${transport} ${what}${brief}\n`);
+    };
+    for (const program of programs(options.suite)) {
+      const argv = [...program, directory, String(options.messages), mode];
+      await outputOf(guest, argv, options.timeout, onResult);
+    }
     const results: BenchResult[] = [];
     for (const { samples, mean, syscallsPerCall, ...rest } of measured) {
       const summary = await summarize(join(directory, samples));

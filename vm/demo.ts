@@ -51,7 +51,7 @@ async function compare(guest: Guest, directory: string): Promise<string> {
   let output = '';
   await run(
     guest,
-    ['node', join('bench', 'in-guest.js'), directory, String(messages), 'icount', 'node'],
+    ['node', join('bench', 'node', 'measure.js'), directory, String(messages), 'icount'],
     (text) => (output += text),
   );
   const lines: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * Runs the benchmarks, in the guest. Arguments: directory for samples, messages, mode (icount or
- * wall), suites. Prints one line of JSON for every result; run.ts on the host makes the report.
+ * Runs the Node.js benchmarks, in the guest. Arguments: directory for samples, messages, mode
+ * (icount or wall). Prints one line of JSON for every result; run.ts on the host makes the report.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,8 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const [, , directory, messages, mode, ...suites] = process.argv;
-const repository = fileURLToPath(new URL('..', import.meta.url));
+const [, , directory, messages, mode] = process.argv;
+const repository = fileURLToPath(new URL('../..', import.meta.url));
 const built = (name) => join(repository, 'build', 'bench', name);
 const rpal = join(repository, 'dist', 'lib', 'cli', 'rpal.js');
 
@@ -34,15 +34,6 @@ function start(argv) {
       }
     },
   };
-}
-
-async function runC(name) {
-  const program = start([built(name), directory, messages, mode]);
-  const exit = once(program.child, 'exit');
-  const expected = name === 'rpal_call' ? 1 : 2;
-  for (let i = 0; i < expected; i += 1) console.log(await program.line());
-  const [status] = await exit;
-  if (status !== 0) throw new Error(`${name} failed (${status}).`);
 }
 
 const differences = (name, later, earlier, cost) => {
@@ -89,14 +80,7 @@ async function runNode(transport, api) {
   }
 }
 
-if (suites.includes('c')) {
-  await runC('rpal_call');
-  await runC('rpal_message');
-  await runC('unix_message');
-}
-if (suites.includes('node')) {
-  await runNode('rpal', 'callSync');
-  await runNode('net', 'node:net');
-  // Our own fallback is slower than plain node:net; counting its instructions takes minutes.
-  if (mode === 'wall') await runNode('unix', 'call');
-}
+await runNode('rpal', 'callSync');
+await runNode('net', 'node:net');
+// Our own fallback is slower than plain node:net; counting its instructions takes minutes.
+if (mode === 'wall') await runNode('unix', 'call');
