@@ -391,9 +391,10 @@ static void parse_command(struct command *command, char *payload, uint32_t len)
 
 static void set_window_size(int fd, const char *text)
 {
-	struct winsize size = { .ws_row = 24, .ws_col = 80 };
+	struct winsize size = { 0 };
 
-	sscanf(text, "%hux%hu", &size.ws_row, &size.ws_col);
+	if (sscanf(text, "%hux%hu", &size.ws_row, &size.ws_col) != 2)
+		size = (struct winsize){ .ws_row = 24, .ws_col = 80 };
 	ioctl(fd, TIOCSWINSZ, &size);
 }
 
@@ -418,6 +419,10 @@ static pid_t start(const struct command *command, struct streams *streams)
 
 	memset(streams, 0, sizeof(*streams));
 	streams->terminal = command->terminal;
+	if (!command->argv[0]) {
+		errno = EINVAL;
+		return -1;
+	}
 	if (command->terminal) {
 		char name[64];
 		int unlock = 0, number;
@@ -660,6 +665,7 @@ int main(void)
 {
 	int child_ended;
 	sigset_t signals;
+	char type;
 
 	mkdir("/dev", 0755);
 	mkdir("/proc", 0755);
@@ -687,18 +693,15 @@ int main(void)
 		give_up("signalfd");
 
 	send_frame('H', "", 0);
-	for (;;) {
+	do {
 		uint32_t len;
-		char type;
 		char *payload = read_frame(&type, &len);
 
+		/* Input for a command that has ended in the meantime is dropped. */
 		if (type == 'R')
 			run(payload, len, child_ended);
-		else if (type == 'P')
-			break;
-		/* Input for a command that has ended in the meantime is dropped. */
 		free(payload);
-	}
+	} while (type != 'P');
 	sync();
 	reboot(RB_AUTOBOOT);
 	return 0;

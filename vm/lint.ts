@@ -1,86 +1,198 @@
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { mkdir, readdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { execa } from 'execa';
-import { runMain } from './failure.js';
-import { ensureHostPackages } from './host-packages.js';
+import { endOnSignals } from './end-on-signals.js';
+import { Failure, runMain } from './failure.js';
+import { guestEnvironment } from './guest-environment.js';
+import { ensureHostPackages, kernelNeeds } from './host-packages.js';
 import { linuxSource } from './linux-source.js';
 import { patchDirectory, patchSeries } from './patch-series.js';
-import { repository } from './repository.js';
+import { inRepository, repository } from './repository.js';
+import { canUnshare, inRootFileSystem } from './rootfs-build.js';
+import { lintRootFileSystem } from './rootfs.js';
 
-/** Directories with C or C++; each has the .clang-format that is right for it. */
-const nativeDirectories = ['native', 'test/kernel', 'vm', 'bench', 'examples'];
+/** Directories that clang-format keeps; the .clang-format above a file says how. */
+const clangFormatted = ['native/addon', 'native/preload', 'vm', 'bench'];
 
-/** One linter: what it is called and what it runs. */
+/** Directories in the kernel's style, which is what checkpatch says it is. */
+const kernelStyle = ['native/librpal', 'test/kernel', 'vm', 'bench', 'examples'];
+
+/** What checkpatch says about every C file that is not in the kernel. */
+const outsideTheKernel = [
+  // The kernel's own names for what C and the compiler offer everyone.
+  'ARRAY_SIZE',
+  'AVOID_EXTERNS',
+  'EMBEDDED_FUNCTION_NAME',
+  'ENOSYS',
+  'MACRO_WITH_FLOW_CONTROL',
+  'PREFER_DEFINED_ATTRIBUTE_MACRO',
+  'PREFER_KERNEL_TYPES',
+  'QUOTED_WHITESPACE_BEFORE_NEWLINE',
+  'STATIC_CONST_CHAR_ARRAY',
+  'STRCPY',
+  'VOLATILE',
+  'WEAK_DECLARATION',
+  // clang-format cuts strings, checkpatch does not like it.
+  'SPLIT_STRING',
+  // Licences are in LICENSES/, and not all are the kernel's.
+  'SPDX_LICENSE_TAG',
+];
+
+/** One linter: what it is called and the commands it runs. */
 interface Linter {
   name: string;
-  argv: readonly string[];
+  commands: readonly (readonly string[])[];
+  /** Where they run; the repository if it is not named. */
+  cwd?: string;
 }
 
-async function nativeFiles(): Promise<string[]> {
+async function sources(directories: readonly string[], ending: RegExp): Promise<string[]> {
   const files: string[] = [];
-  for (const directory of nativeDirectories) {
-    const names = await readdir(join(repository, directory), { recursive: true }).catch(() => []);
-    files.push(
-      ...names.filter((name) => /\.(c|h|cc|hpp)$/.test(name)).map((name) => join(directory, name)),
-    );
+  for (const directory of directories) {
+    const names = await readdir(join(repository, directory), { recursive: true });
+    files.push(...names.filter((name) => ending.test(name)).map((name) => join(directory, name)));
   }
   return files.sort();
 }
 
-const clangFormat: readonly [string, string] = ['clang-format', 'clang-format'];
-
-async function linters(fix: boolean): Promise<Linter[]> {
-  const node = (...argv: string[]): string[] => [process.execPath, ...argv];
-  const series = await patchSeries();
-  const native = await nativeFiles();
-  const list: Linter[] = [];
-  if (!fix) {
-    list.push(
-      { name: 'tsc', argv: node('node_modules/typescript/bin/tsc', '--project', 'tsconfig.json') },
-      { name: 'eslint', argv: node('node_modules/eslint/bin/eslint.js', '.') },
-      { name: 'prettier', argv: node('node_modules/prettier/bin/prettier.cjs', '--check', '.') },
-    );
-  }
-  if (native.length > 0) {
-    await ensureHostPackages([{ package: clangFormat[0], evidence: clangFormat[1] }]);
-    const mode = fix ? ['-i'] : ['--dry-run', '--Werror'];
-    list.push({ name: 'clang-format', argv: [clangFormat[1], ...mode, ...native] });
-  }
-  if (!fix && series.patches.length > 0) {
-    const { tree } = await linuxSource();
-    list.push({
-      name: 'checkpatch',
-      argv: [
-        join(tree, 'scripts', 'checkpatch.pl'),
-        '--strict',
-        '--no-tree',
-        '--show-types',
-        // The list of maintainers is Linux's; a series that lives outside of it has none.
-        '--ignore=FILE_PATH_CHANGES',
-        ...series.patches.map((name) => join(patchDirectory, name)),
-      ],
-    });
-  }
-  return list;
+function typescriptLinters(): Linter[] {
+  const node = (...argv: string[]): string[][] => [[process.execPath, ...argv]];
+  return [
+    {
+      name: 'tsc',
+      commands: node('node_modules/typescript/bin/tsc', '--project', 'tsconfig.json'),
+    },
+    { name: 'eslint', commands: node('node_modules/eslint/bin/eslint.js', '.') },
+    { name: 'prettier', commands: node('node_modules/prettier/bin/prettier.cjs', '--check', '.') },
+  ];
 }
 
-const options = new Command('npm run lint --')
-  .description('Checks style and types of everything in the repository.')
-  .option('--fix-c', 'rewrite C and C++ files as clang-format wants them')
-  .parse()
-  .opts<{ fixC?: true }>();
+async function clangFormat(root: string, fix: boolean): Promise<Linter> {
+  const mode = fix ? ['-i'] : ['--dry-run', '--Werror'];
+  const files = await sources(clangFormatted, /\.(c|h|cc)$/);
+  return {
+    name: 'clang-format',
+    commands: [inRootFileSystem(root, ['clang-format', ...mode, ...files])],
+  };
+}
 
-await runMain(async () => {
-  let failed = 0;
-  for (const { name, argv } of await linters(options.fixC === true)) {
-    const [command = '', ...args] = argv;
-    const result = await execa(command, args, { cwd: repository, reject: false, all: true });
-    if (result.failed) {
-      failed++;
-      process.stdout.write(`${result.all}\n`);
+async function clangTidy(root: string): Promise<Linter> {
+  const napi = join(
+    dirname(createRequire(import.meta.url).resolve('node-addon-api/package.json')),
+    'napi.h',
+  );
+  const flags = (file: string): string[] =>
+    file.endsWith('.cc')
+      ? ['-std=c++20', `-isystem${dirname(napi)}`, '-isystem/usr/include/node', '-DNAPI_VERSION=8']
+      : ['-std=gnu11'];
+  const files = await sources(['native/addon', 'native/preload', 'vm'], /\.(c|cc)$/);
+  return {
+    name: 'clang-tidy',
+    commands: files.map((file) =>
+      inRootFileSystem(root, [
+        'clang-tidy',
+        '--quiet',
+        file,
+        '--',
+        ...flags(file),
+        '-Inative/librpal/include',
+        '-DNODE_ADDON_API_DISABLE_CPP_EXCEPTIONS',
+      ]),
+    ),
+  };
+}
+
+async function checkpatch(): Promise<Linter[]> {
+  await ensureHostPackages(kernelNeeds);
+  const { patches } = await patchSeries();
+  const { tree } = await linuxSource();
+  const command = [join(tree, 'scripts', 'checkpatch.pl'), '--no-tree', '--show-types', '--quiet'];
+  const files = await sources(kernelStyle, /\.(c|h|S)$/);
+  // It leaves a list of names in its working directory.
+  const cwd = inRepository('build');
+  await mkdir(cwd, { recursive: true });
+  return [
+    {
+      name: 'checkpatch of the series',
+      cwd,
+      commands: patches.map((name) => [
+        ...command,
+        '--strict',
+        // The list of maintainers is Linux's; a series that lives outside of it has none.
+        '--ignore=FILE_PATH_CHANGES',
+        join(patchDirectory, name),
+      ]),
+    },
+    {
+      name: 'checkpatch of C outside the kernel',
+      cwd,
+      commands: [
+        [
+          ...command,
+          '--file',
+          `--ignore=${outsideTheKernel.join(',')}`,
+          '--',
+          ...files.map((file) => inRepository(file)),
+        ],
+      ],
+    },
+  ];
+}
+
+/** Runs the commands of a linter, as many at once as there are CPUs. Returns what failed. */
+async function run(linter: Linter): Promise<string[]> {
+  const failures: string[] = [];
+  const left = [...linter.commands];
+  const worker = async (): Promise<void> => {
+    for (let argv = left.shift(); argv !== undefined; argv = left.shift()) {
+      const [command = '', ...args] = argv;
+      const result = await execa(command, args, {
+        cwd: linter.cwd ?? repository,
+        reject: false,
+        all: true,
+        ...(command === 'unshare' ? { env: guestEnvironment(process.env), extendEnv: false } : {}),
+      });
+      if (result.failed) failures.push(`${result.shortMessage}\n${result.all}`);
     }
-    process.stdout.write(`${name}: ${result.failed ? 'failed' : 'ok'}\n`);
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  return failures;
+}
+
+async function main(): Promise<number> {
+  const { fixC } = new Command('npm run lint --')
+    .description('Checks style and types of everything in the repository.')
+    .option('--fix-c', 'rewrite C and C++ files as clang-format wants them')
+    .parse()
+    .opts<{ fixC?: true }>();
+  if (!(await canUnshare())) {
+    throw new Failure(
+      `The linters for C and C++ run in a root file system of their own, and this process may not ` +
+        `make the namespaces for it (unshare --mount fails). Run this outside of the container.`,
+    );
+  }
+  const root = await lintRootFileSystem();
+  const linters =
+    fixC === true
+      ? [await clangFormat(root, true)]
+      : [
+          ...typescriptLinters(),
+          await clangFormat(root, false),
+          await clangTidy(root),
+          ...(await checkpatch()),
+        ];
+  let failed = 0;
+  for (const linter of linters) {
+    const failures = await run(linter);
+    if (failures.length > 0) failed++;
+    for (const failure of failures) process.stdout.write(`${failure}\n`);
+    process.stdout.write(`${linter.name}: ${failures.length > 0 ? 'failed' : 'ok'}\n`);
   }
   return failed === 0 ? 0 : 1;
-});
+}
+
+endOnSignals();
+await runMain(main);

@@ -35,20 +35,23 @@ exec chroot "$stage/root" /bin/sh -c 'cd "$0" && exec "$@"' "$repository" "$@"
  * where it does not.
  */
 export async function buildInRootFileSystem(argv: readonly string[], log: string): Promise<void> {
-  const root = join(await rootFileSystem(), 'root');
+  const root = await rootFileSystem();
   if (await canUnshare()) {
-    await loggedCommand(
-      'unshare',
-      [...unshareFlags(), 'sh', '-c', entering, 'sh', root, repository, ...argv],
-      {
-        log,
-        env: guestEnvironment(process.env),
-        extendEnv: false,
-      },
-    );
+    const [command = '', ...args] = inRootFileSystem(root, argv);
+    await loggedCommand(command, args, {
+      log,
+      env: guestEnvironment(process.env),
+      extendEnv: false,
+    });
   } else {
     await buildInGuest(argv);
   }
+}
+
+/** The command that runs a command in a root file system, where `canUnshare`. */
+export function inRootFileSystem(root: string, argv: readonly string[]): string[] {
+  const directory = join(root, 'root');
+  return ['unshare', ...unshareFlags(), 'sh', '-c', entering, 'sh', directory, repository, ...argv];
 }
 
 /** Paths that hide behind the new /tmp must still be reachable: they are opened before. */
@@ -59,8 +62,8 @@ function unshareFlags(): string[] {
   return process.getuid?.() === 0 ? namespaces : ['--map-root-user', ...namespaces];
 }
 
-/** Containers often have root but may not mount. */
-async function canUnshare(): Promise<boolean> {
+/** Whether this process may make namespaces. Containers often have root but may not mount. */
+export async function canUnshare(): Promise<boolean> {
   const probe = await execa(
     'unshare',
     [...unshareFlags(), 'mount', '-t', 'tmpfs', 'tmpfs', '/tmp'],

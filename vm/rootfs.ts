@@ -50,23 +50,42 @@ export function mirrorFromIndexTargets(indexTargets: string): string | undefined
 
 /** Directory of the guest's root file system. Guests see it read-only. */
 export async function rootFileSystem(): Promise<string> {
-  const key = contentKey({ suite, packages, layout: '1' });
+  return rootWith(packages, `Root file system (Debian ${suite}, Node.js)`);
+}
+
+/**
+ * The same with linters for C and C++: always of one version, since every version of clang-format
+ * has its own opinion. Of no use to guests, so they are in a root of their own.
+ */
+export async function lintRootFileSystem(): Promise<string> {
+  return rootWith(
+    [...packages, 'clang-format', 'clang-tidy'],
+    `Root file system with linters (Debian ${suite})`,
+  );
+}
+
+async function rootWith(included: readonly string[], title: string): Promise<string> {
+  const key = contentKey({ suite, packages: included, layout: '1' });
   return cached('rootfs', key, waitingFor('the root file system'), async (directory) => {
     await ensureHostPackages(guestNeeds);
-    await step(`Root file system (Debian ${suite}, Node.js)`, async (report) => {
-      await debootstrap(directory, report);
+    await step(title, async (report) => {
+      await debootstrap(directory, included, report);
     });
   });
 }
 
-async function debootstrap(directory: string, report: (detail: string) => void): Promise<void> {
+async function debootstrap(
+  directory: string,
+  included: readonly string[],
+  report: (detail: string) => void,
+): Promise<void> {
   const mirror = await debianMirror();
   const root = `${directory}/root`;
   await mkdir(root);
   const isRoot = process.getuid?.() === 0;
   const common = [
     '--variant=minbase',
-    `--include=${packages.join(',')}`,
+    `--include=${included.join(',')}`,
     '--aptopt=Acquire::Retries "3"',
     '--dpkgopt=path-exclude=/usr/share/doc/*',
     '--dpkgopt=path-exclude=/usr/share/man/*',

@@ -89,7 +89,7 @@ struct Environment {
   // The memory of `exchange_buffer`.
   Exchange* exchange = nullptr;
   Reference exchange_buffer;
-  struct rpal_counters counters {};
+  struct rpal_counters counters{};
   std::vector<std::unique_ptr<CalledConnection>> called;
   std::vector<std::unique_ptr<ServedConnection>> served;
   // Owned by the event loop, see receiver.h.

@@ -125,7 +125,7 @@ Napi::Value EpollCreate(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Counters(const Napi::CallbackInfo& info) {
-  struct rpal_counters counters {};
+  struct rpal_counters counters{};
   const int error = rpal_counters(&counters);
   if (error < 0) return Result(info, error);
   auto object = Napi::Object::New(info.Env());

@@ -69,7 +69,7 @@ static __attribute__((constructor)) void leave_environment(void) {
   length = strlen(ours);
   if (strncmp(all, ours, length)) return;
   if (all[length] == ':')
-    setenv("LD_PRELOAD", strdup(all + length + 1), 1);
+    setenv("LD_PRELOAD", all + length + 1, 1);
   else if (!all[length])
     unsetenv("LD_PRELOAD");
   unsetenv("RPAL_PRELOAD");

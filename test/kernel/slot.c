@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* guest: cpus=1,2 debug timeout=60 */
 /* Every mapping of a service lies in its slot, by whatever way it is made. */
-#define _GNU_SOURCE
 #include "service.h"
 #include <elf.h>
 #include <limits.h>
@@ -209,7 +208,7 @@ static int find_offset(struct dl_phdr_info *info, size_t size, void *data)
 	unsigned long address = (unsigned long)probed - info->dlpi_addr;
 
 	for (int i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+		const Elf64_Phdr *segment = &info->dlpi_phdr[i];
 
 		if (segment->p_type == PT_LOAD && address - segment->p_vaddr < segment->p_memsz)
 			*(unsigned long *)data = address - segment->p_vaddr + segment->p_offset;
@@ -299,54 +298,54 @@ static void test_layouts(void)
 
 /* A program with fixed addresses that prints its maps and its break. */
 asm(".pushsection .rodata\n"
-    "fixed_start:\n"
-    "	mov $2, %eax\n" /* open */
-    "	lea fixed_path(%rip), %rdi\n"
-    "	xor %esi, %esi\n"
-    "	syscall\n"
-    "	mov %eax, %ebx\n"
-    "	sub $4096, %rsp\n"
-    "1:	xor %eax, %eax\n" /* read */
-    "	mov %ebx, %edi\n"
-    "	mov %rsp, %rsi\n"
-    "	mov $4096, %edx\n"
-    "	syscall\n"
-    "	mov %eax, %edx\n"
-    "	test %eax, %eax\n"
-    "	jle 2f\n"
-    "	mov $1, %eax\n" /* write */
-    "	mov $1, %edi\n"
-    "	mov %rsp, %rsi\n"
-    "	syscall\n"
-    "	jmp 1b\n"
-    "2:	mov $12, %eax\n" /* brk */
-    "	xor %edi, %edi\n"
-    "	syscall\n"
-    "	lea 8192(%rax), %rdi\n"
-    "	mov $12, %eax\n"
-    "	syscall\n"
-    "	movb $1, -8(%rax)\n"
-    "	push %rax\n"
-    "	mov $1, %eax\n" /* write */
-    "	mov $1, %edi\n"
-    "	mov %rsp, %rsi\n"
-    "	mov $8, %edx\n"
-    "	syscall\n"
-    "	mov $9, %eax\n" /* mmap, low and fixed */
-    "	mov $0x10000000, %edi\n"
-    "	mov $4096, %esi\n"
-    "	mov $3, %edx\n"
-    "	mov $0x32, %r10d\n"
-    "	mov $-1, %r8\n"
-    "	xor %r9, %r9\n"
-    "	syscall\n"
-    "	neg %eax\n"
-    "	mov %eax, %edi\n"
-    "	mov $60, %eax\n" /* exit */
-    "	syscall\n"
-    "fixed_path: .asciz \"/proc/self/maps\"\n"
-    "fixed_end:\n"
-    ".popsection\n");
+	"fixed_start:\n"
+	"	mov $2, %eax\n" /* open */
+	"	lea fixed_path(%rip), %rdi\n"
+	"	xor %esi, %esi\n"
+	"	syscall\n"
+	"	mov %eax, %ebx\n"
+	"	sub $4096, %rsp\n"
+	"1:	xor %eax, %eax\n" /* read */
+	"	mov %ebx, %edi\n"
+	"	mov %rsp, %rsi\n"
+	"	mov $4096, %edx\n"
+	"	syscall\n"
+	"	mov %eax, %edx\n"
+	"	test %eax, %eax\n"
+	"	jle 2f\n"
+	"	mov $1, %eax\n" /* write */
+	"	mov $1, %edi\n"
+	"	mov %rsp, %rsi\n"
+	"	syscall\n"
+	"	jmp 1b\n"
+	"2:	mov $12, %eax\n" /* brk */
+	"	xor %edi, %edi\n"
+	"	syscall\n"
+	"	lea 8192(%rax), %rdi\n"
+	"	mov $12, %eax\n"
+	"	syscall\n"
+	"	movb $1, -8(%rax)\n"
+	"	push %rax\n"
+	"	mov $1, %eax\n" /* write */
+	"	mov $1, %edi\n"
+	"	mov %rsp, %rsi\n"
+	"	mov $8, %edx\n"
+	"	syscall\n"
+	"	mov $9, %eax\n" /* mmap, low and fixed */
+	"	mov $0x10000000, %edi\n"
+	"	mov $4096, %esi\n"
+	"	mov $3, %edx\n"
+	"	mov $0x32, %r10d\n"
+	"	mov $-1, %r8\n"
+	"	xor %r9, %r9\n"
+	"	syscall\n"
+	"	neg %eax\n"
+	"	mov %eax, %edi\n"
+	"	mov $60, %eax\n" /* exit */
+	"	syscall\n"
+	"fixed_path: .asciz \"/proc/self/maps\"\n"
+	"fixed_end:\n"
+	".popsection\n");
 extern const char fixed_start[], fixed_end[];
 
 static int fixed_program(unsigned long address, unsigned long bss)
