@@ -94,6 +94,32 @@ const tests: readonly RunnerTest[] = [
     status: exitStatus.kernelReport,
     stderr: /BUG: KASAN/,
   },
+  {
+    name: 'a report of lockdep is a failure, although the command succeeded',
+    options: ['--kernel', 'debug'],
+    command: ['sh', '-c', 'echo SPINLOCKUP > /sys/kernel/debug/provoke-crash/DIRECT; exit 0'],
+    status: exitStatus.kernelReport,
+    stderr: /lock held when returning to user space/,
+  },
+  {
+    name: 'a BUG ends the guest, which is a failure',
+    options: ['--kernel', 'debug'],
+    command: ['sh', '-c', 'echo BUG > /sys/kernel/debug/provoke-crash/DIRECT; exit 0'],
+    status: exitStatus.guestDied,
+    stderr: /kernel BUG at/,
+  },
+  {
+    name: 'a task that hangs in the kernel is a failure, and the log says where',
+    options: ['--kernel', 'debug', '--timeout', '40'],
+    command: [
+      'sh',
+      '-c',
+      'echo 5 > /proc/sys/kernel/hung_task_timeout_secs; ' +
+        'echo HUNG_TASK > /sys/kernel/debug/provoke-crash/DIRECT & exit 0',
+    ],
+    status: exitStatus.timedOut,
+    stderr: /blocked for more than[^]*lkdtm/,
+  },
 ];
 
 /** Tests `npm run vm` itself: above all that it cannot call a broken guest a success. */
