@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { chooseAccelerator, type Accelerator } from './accelerator.js';
 import { Failure } from './failure.js';
@@ -152,6 +152,12 @@ export class Guest {
       repository,
     };
     const accelerator = options.icount ? 'tcg' : await chooseAccelerator();
+    if (options.gdb) {
+      process.stderr.write(
+        `The guest waits for a debugger:\n` +
+          `  gdb ${join(dirname(bzImage), 'vmlinux')} -ex 'target remote :1234'\n`,
+      );
+    }
     const guest = await Guest.#start(parts, accelerator);
     try {
       await guest.#ready(accelerator === 'kvm' ? silenceSeconds : bootSeconds, options.gdb);
