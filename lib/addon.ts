@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf } from './errors.js';
 
@@ -77,6 +77,16 @@ export function loadAddon(): Addon | string {
   return loaded;
 }
 
+/**
+ * What builds the addon: in a checkout that is done with the guest's tools, in an installed package
+ * with those of this machine.
+ */
+export function buildCommand(): string {
+  const root = packageRoot(requireBindings());
+  if (existsSync(join(root, 'vm'))) return 'npm run build';
+  return `npx node-gyp rebuild --release --directory ${relative('.', root)}`;
+}
+
 /** Directory of the package. */
 function packageRoot(bindings: Bindings): string {
   return bindings.getRoot(fileURLToPath(import.meta.url));
@@ -95,7 +105,7 @@ function load(): Addon | string {
     return bindings({ bindings: 'rpal', module_root: packageRoot(bindings) });
   } catch (error) {
     const [firstLine] = messageOf(error).split('\n');
-    return `the native addon cannot be loaded (${firstLine ?? ''}); build it with: npm run build`;
+    return `the native addon cannot be loaded (${firstLine ?? ''}); build it with: ${buildCommand()}`;
   }
 }
 

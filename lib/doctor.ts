@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { type KernelInfo, loadAddon, shimPath } from './addon.js';
+import { buildCommand, type KernelInfo, loadAddon, shimPath } from './addon.js';
 import { programKind } from './elf.js';
 import { errnoName, messageOf } from './errors.js';
 import { fixedAddressSentence } from './run.js';
@@ -68,14 +68,14 @@ function readCpuFlags(): ReadonlySet<string> {
 function addonFinding({ kernel, shim }: Patient): Finding {
   const name = 'native addon';
   if (typeof kernel === 'string') {
-    return { name, verdict: 'missing', found: kernel, advice: 'build it: npm run build' };
+    return { name, verdict: 'missing', found: kernel, advice: `build it: ${buildCommand()}` };
   }
   if (shim === undefined) {
     return {
       name,
       verdict: 'missing',
       found: 'the addon is there, its epoll shim is not',
-      advice: 'build both: npm run build',
+      advice: `build both: ${buildCommand()}`,
     };
   }
   return { name, verdict: 'ok', found: 'addon and epoll shim are built' };

@@ -1,3 +1,4 @@
+import { buildCommand } from './addon.js';
 import { RpalError } from './errors.js';
 
 /** Bytes of a payload that travel in the registers of a call. */
@@ -45,7 +46,7 @@ export class Exchange {
     if (buffer.byteLength !== blockBytes) {
       throw new RpalError(
         'ERR_RPAL_ADDON',
-        'The native addon does not belong to this version of the package. Build it again: npm run build.',
+        `The native addon does not belong to this version of the package. Build it again: ${buildCommand()}`,
       );
     }
     this.words = new Int32Array(buffer);

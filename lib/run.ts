@@ -1,6 +1,6 @@
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
-import { loadAddon, shimPath } from './addon.js';
+import { buildCommand, loadAddon, shimPath } from './addon.js';
 import { programKind } from './elf.js';
 import { errnoName, RpalError, systemError } from './errors.js';
 
@@ -35,7 +35,7 @@ export function runService(command: readonly string[], options: RunOptions = {})
   if (shim === undefined) {
     throw new RpalError(
       'ERR_RPAL_ADDON',
-      `Cannot run '${name}' as a service: the epoll shim is not built. Build it with: npm run build`,
+      `Cannot run '${name}' as a service: the epoll shim is not built. Build it with: ${buildCommand()}`,
     );
   }
   const preload = environment.LD_PRELOAD;
