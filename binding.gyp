@@ -31,6 +31,15 @@
       "ldflags": ["-Wl,-rpath,'$$ORIGIN/librpal'"]
     },
     {
+      "target_name": "rpal_run",
+      "type": "executable",
+      "dependencies": ["librpal"],
+      "sources": ["native/launcher/rpal_run.c"],
+      "include_dirs": ["native/librpal/include"],
+      "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra"],
+      "libraries": ["<(module_root_dir)/build/$(BUILDTYPE)/librpal/librpal.a"]
+    },
+    {
       "target_name": "rpal",
       "dependencies": ["librpal"],
       "sources": [
@@ -38,9 +47,9 @@
         "native/addon/environment.cc",
         "native/addon/low_level.cc",
         "native/addon/peers.cc",
-        "native/addon/process.cc",
         "native/addon/receiver.cc",
-        "native/addon/sender.cc"
+        "native/addon/sender.cc",
+        "native/addon/socket.cc"
       ],
       "include_dirs": [
         "<!(node -p \"require('node-addon-api').include_dir\")",

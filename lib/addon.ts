@@ -52,7 +52,6 @@ export interface Addon {
   rpalReply(status: number, words: BigUint64Array): number;
   epollCreate(): number;
   counters(): ThreadCounters | number;
-  execService(path: string, argv: string[], environment: string[]): number;
   readSocket(descriptor: number, timeout: number): Uint8Array | number | undefined;
   openSender(): number;
   linkServer(key: bigint, receiver: number, cookie: bigint, maxPayload: number): number;

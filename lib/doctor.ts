@@ -3,7 +3,6 @@ import { release } from 'node:os';
 import { buildCommand, type KernelInfo, loadAddon, shimPath } from './addon.js';
 import { programKind } from './elf.js';
 import { errnoName, messageOf } from './errors.js';
-import { fixedAddressSentence } from './run.js';
 
 /** One thing that RPAL needs, and what was found. */
 export interface Finding {
@@ -26,6 +25,10 @@ export interface Patient {
   program: string;
   v8PointerSandbox: boolean;
 }
+
+/** One sentence for people whose Node.js cannot serve. */
+const fixedAddressSentence =
+  'it is linked to a fixed address (ET_EXEC, as the official Node.js binaries are), so its data lies outside of the memory that RPAL shares, and it can call but not serve; use a position-independent build, for example the nodejs package of Debian';
 
 /** Capability bits of the kernel (linux/rpal.h). */
 const Cap = { mpk: 1, service: 2, receive: 4 } as const;

@@ -16,10 +16,9 @@ const messages = 10_000;
 
 /** Starts the example's two services and shows what they say. */
 const example = `
-rpal() { node dist/lib/cli/rpal.js "$@"; }
-rpal run -- node examples/sidecar/sidecar.js &
+bin/rpal run -- node examples/sidecar/sidecar.js &
 while [ ! -S /tmp/rpal-example.sock ]; do sleep 0.1; kill -0 $! || exit 1; done
-rpal run -- node examples/sidecar/app.js
+bin/rpal run -- node examples/sidecar/app.js
 status=$?
 kill $!
 exit $status

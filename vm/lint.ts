@@ -15,7 +15,7 @@ import { canUnshare, inRootFileSystem } from './rootfs-build.js';
 import { lintRootFileSystem } from './rootfs.js';
 
 /** Directories that clang-format keeps; the .clang-format above a file says how. */
-const clangFormatted = ['native/addon', 'native/preload', 'vm', 'bench'];
+const clangFormatted = ['native/addon', 'native/launcher', 'native/preload', 'vm', 'bench'];
 
 /** Directories in the kernel's style, which is what checkpatch says it is. */
 const kernelStyle = ['native/librpal', 'test/kernel', 'vm', 'bench', 'examples'];
@@ -88,7 +88,10 @@ async function clangTidy(root: string): Promise<Linter> {
     file.endsWith('.cc')
       ? ['-std=c++20', `-isystem${dirname(napi)}`, '-isystem/usr/include/node', '-DNAPI_VERSION=8']
       : ['-std=gnu11'];
-  const files = await sources(['native/addon', 'native/preload', 'vm'], /\.(c|cc)$/);
+  const files = await sources(
+    ['native/addon', 'native/launcher', 'native/preload', 'vm'],
+    /\.(c|cc)$/,
+  );
   return {
     name: 'clang-tidy',
     commands: files.map((file) =>

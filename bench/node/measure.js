@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 const [, , directory, messages, mode] = process.argv;
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const built = (name) => join(repository, 'build', 'bench', name);
-const rpal = join(repository, 'dist', 'lib', 'cli', 'rpal.js');
+const rpal = join(repository, 'bin', 'rpal');
 
 /** Starts a program whose lines of output are read one by one. */
 function start(argv) {
@@ -51,8 +51,7 @@ async function runNode(transport, api) {
   const times = join(tmpdir(), `bench-${transport}`);
   rmSync(address, { force: true });
   rmSync(`${address}.control`, { force: true });
-  const node =
-    transport === 'rpal' ? [process.execPath, rpal, 'run', '--', 'node'] : [process.execPath];
+  const node = transport === 'rpal' ? [rpal, 'run', '--', 'node'] : ['node'];
   const script = (name) => join(repository, 'bench', 'node', name);
   const server = start([...node, script('server.js'), transport, address, `${times}-arrived`]);
   const counter = start([built('count_syscalls')]);

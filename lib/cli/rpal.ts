@@ -1,8 +1,6 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { diagnose, examine, type Finding } from '../doctor.js';
-import { RpalError } from '../errors.js';
-import { runService } from '../run.js';
 
 const signs = { ok: '✓', missing: '✗', note: '·' } as const;
 
@@ -16,18 +14,11 @@ function print(findings: readonly Finding[]): void {
 
 const program = new Command('rpal')
   .description('Calls between processes of one host as between functions of one process.')
-  .enablePositionalOptions();
-
-program
-  .command('run')
-  .description('starts a program as an RPAL service, in place of this process')
-  .usage('[options] -- PROGRAM [ARGUMENT...]')
-  .argument('<program...>')
-  .option('--call-only', 'it only calls others: then a fixed-address program will do')
-  .passThroughOptions()
-  .action((command: string[], options: { callOnly?: boolean }) => {
-    runService(command, options);
-  });
+  // bin/rpal starts that without Node.js.
+  .addHelpText(
+    'after',
+    '\n  run [options] -- PROGRAM   starts a program as an RPAL service; see rpal run --help',
+  );
 
 program
   .command('doctor')
@@ -40,10 +31,4 @@ program
     if (findings.some(({ verdict }) => verdict === 'missing')) process.exitCode = 1;
   });
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (!(error instanceof RpalError)) throw error;
-  process.stderr.write(`rpal: ${error.message}\n`);
-  process.exitCode = 1;
-}
+program.parse();

@@ -3,9 +3,9 @@
 
 #include "environment.h"
 #include "low_level.h"
-#include "process.h"
 #include "receiver.h"
 #include "sender.h"
+#include "socket.h"
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   auto* environment = new rpal_addon::Environment(env);
@@ -15,7 +15,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
       nullptr);
   exports.Set("exchange", Napi::Value(env, environment->exchange_buffer.Get()));
   rpal_addon::ExportLowLevel(env, exports);
-  rpal_addon::ExportProcess(env, exports);
+  rpal_addon::ExportSocket(env, exports);
   rpal_addon::ExportSender(env, exports);
   rpal_addon::ExportReceiver(env, exports);
   return exports;

@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
-const cli = join(repository, 'dist', 'lib', 'cli', 'rpal.js');
+const rpal = join(repository, 'bin', 'rpal');
 let addresses = 0;
 
 /** A path for a socket that no other test uses. */
@@ -24,12 +24,11 @@ export class Program implements AsyncDisposable {
   /** @param how 'service': by rpal run; 'plain': as any other program */
   constructor(how: 'service' | 'plain', name: string, ...parameters: string[]) {
     const script = join(repository, 'test', 'guest', 'programs', name);
-    const command = ['node', script, ...parameters];
-    this.#child = spawn(
-      process.execPath,
-      how === 'service' ? [cli, 'run', '--', ...command] : command.slice(1),
-      { stdio: ['pipe', 'pipe', 'inherit'], cwd: repository },
-    );
+    const [program, start] = how === 'service' ? [rpal, ['run', '--', 'node']] : ['node', []];
+    this.#child = spawn(program, [...start, script, ...parameters], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      cwd: repository,
+    });
     if (!this.#child.stdout) throw new Error('there is no pipe');
     this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
     this.#exit = once(this.#child, 'exit');

@@ -230,7 +230,7 @@ describe('the low level', () => {
 
 describe('rpal doctor', () => {
   it('finds nothing missing', () => {
-    const output = execFileSync(process.execPath, ['dist/lib/cli/rpal.js', 'doctor', '--json']);
+    const output = execFileSync('bin/rpal', ['doctor', '--json']);
     const findings = JSON.parse(output.toString()) as { verdict: string }[];
     expect(findings.filter(({ verdict }) => verdict === 'missing')).toEqual([]);
   });

@@ -19,7 +19,7 @@ it('falls back to the socket', async () => {
 
 it('rpal doctor and rpal run say what is missing', () => {
   const rpal = (...parameters: string[]): ReturnType<typeof spawnSync> =>
-    spawnSync(process.execPath, ['dist/lib/cli/rpal.js', ...parameters]);
+    spawnSync('bin/rpal', parameters);
   const doctor = rpal('doctor');
   expect(doctor.status).toBe(1);
   expect(doctor.stdout.toString()).toMatch(/✗ kernel .*no \/dev\/rpal\n.*kernel-patches/);

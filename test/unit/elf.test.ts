@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { programKind } from '../../lib/elf.js';
-import { runService } from '../../lib/run.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'rpal-elf-'));
 afterAll(() => {
@@ -35,13 +34,4 @@ it('tells programs apart', () => {
   expect(programKind(elf('arm', 3, 183))).toBe('foreign');
   expect(programKind(elf('small', 3, 3, 1))).toBe('foreign');
   expect(programKind(script())).toBe('other');
-});
-
-it('refuses to run what cannot be a service, and says why', () => {
-  expect(() => runService([elf('fixed', 2)])).toThrow(/ET_EXEC.*--call-only/);
-  expect(() => runService([script()])).toThrow(/name its interpreter: rpal run -- node app.js/);
-  expect(() => runService(['no-such-program'])).toThrow(
-    expect.objectContaining({ code: 'ENOENT', message: expect.stringMatching(/PATH/) as string }),
-  );
-  expect(() => runService([])).toThrow(/no program to run/);
 });

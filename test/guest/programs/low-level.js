@@ -26,9 +26,11 @@ await hear();
 const peer = requestService(key);
 
 if (process.argv[2] === 'server') {
-  say({ tid: attachThread('receiver') });
+  const tid = attachThread('receiver');
   const epoll = createEpoll();
+  // Before the client knows whom to call.
   const nothing = rpalEpollWait(epoll, 10);
+  say({ tid });
   let served = 0;
   while (served < 1000) {
     const { call } = rpalEpollWait(epoll);

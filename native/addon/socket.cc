@@ -1,54 +1,15 @@
 // SPDX-License-Identifier: MIT
-#include "process.h"
+#include "socket.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <rpal.h>
-#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <string>
 #include <vector>
 
 namespace rpal_addon {
 namespace {
-
-class StringList {
- public:
-  explicit StringList(const Napi::Array& array) {
-    for (uint32_t i = 0; i < array.Length(); ++i) {
-      strings_.push_back(array.Get(i).As<Napi::String>().Utf8Value());
-    }
-    for (std::string& string : strings_) pointers_.push_back(string.data());
-    pointers_.push_back(nullptr);
-  }
-  char* const* data() const { return pointers_.data(); }
-
- private:
-  std::vector<std::string> strings_;
-  std::vector<char*> pointers_;
-};
-
-// execService(path, argv, environment): replaces this process by a service. Returns a negative
-// errno if that fails.
-Napi::Value ExecService(const Napi::CallbackInfo& info) {
-  const std::string path = info[0].As<Napi::String>();
-  const StringList argv(info[1].As<Napi::Array>());
-  const StringList environment(info[2].As<Napi::Array>());
-
-  if (int error = rpal_exec_service(); error < 0) return Napi::Number::New(info.Env(), error);
-  // An ignored signal and a signal mask outlive execve; Node.js ignores SIGPIPE.
-  signal(SIGPIPE, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  // libuv marks every descriptor that it was started with as close-on-exec.
-  for (int descriptor = 0; descriptor <= 2; ++descriptor) fcntl(descriptor, F_SETFD, 0);
-  execve(path.c_str(), argv.data(), environment.data());
-  return Napi::Number::New(info.Env(), -errno);
-}
 
 int64_t MillisecondsNow() {
   timespec now;
@@ -80,8 +41,7 @@ Napi::Value ReadSocket(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void ExportProcess(Napi::Env env, Napi::Object exports) {
-  exports.Set("execService", Napi::Function::New(env, ExecService));
+void ExportSocket(Napi::Env env, Napi::Object exports) {
   exports.Set("readSocket", Napi::Function::New(env, ReadSocket));
 }
 
