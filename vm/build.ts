@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { execa } from 'execa';
+import { endOnSignals } from './end-on-signals.js';
 import { Failure, runMain } from './failure.js';
 import { buildNative } from './native-build.js';
 import { step } from './progress.js';
@@ -23,6 +24,7 @@ export async function buildTypeScript(): Promise<void> {
 }
 
 if (process.argv[1] === import.meta.filename) {
+  endOnSignals();
   await runMain(async () => {
     await buildNative(['librpal', 'addon']);
     await buildTypeScript();

@@ -3,10 +3,14 @@ import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import envPaths from 'env-paths';
 import lockfile from 'proper-lockfile';
+import { stoppable } from './end-on-signals.js';
 import { Failure } from './failure.js';
 
 /** Where kernels, root file systems and build logs are kept; RPAL_CACHE_DIR overrides it. */
 export const cacheDirectory = process.env.RPAL_CACHE_DIR ?? envPaths('rpal', { suffix: '' }).cache;
+
+/** Locks are directories whose time their owner renews; without that they lapse. */
+const lockOptions = { realpath: false, stale: 30_000 };
 
 /**
  * Runs `work` while no other process holds the lock of this name. The lock of a process that died
@@ -21,8 +25,7 @@ export async function withLock<T>(
   await mkdir(locks, { recursive: true });
   const path = join(locks, name);
   const options = {
-    realpath: false,
-    stale: 30_000,
+    ...lockOptions,
     onCompromised: (cause: Error) => {
       throw new Failure(
         `The lock ${path}.lock was taken away while this command held it (the machine slept, or ` +
@@ -74,8 +77,9 @@ export async function cached(
       const unfinished = join(parent, `.${key}.${String(process.pid)}`);
       await mkdir(unfinished);
       try {
-        await build(unfinished);
+        await stoppable(() => build(unfinished));
         await rename(unfinished, path);
+        await removeAbandoned(kind, parent);
         await prune(parent);
       } catch (error) {
         await removeTree(unfinished);
@@ -86,6 +90,20 @@ export async function cached(
   const now = new Date();
   await utimes(path, now, now);
   return path;
+}
+
+/** Removes what builds of other keys left that were killed: the owner of each would have its lock. */
+async function removeAbandoned(kind: string, parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const key = /^\.(.+)\.\d+$/.exec(name)?.[1];
+    if (key === undefined) continue;
+    const release = await lockfile
+      .lock(join(cacheDirectory, 'locks', `${kind}-${key}`), lockOptions)
+      .catch(() => undefined);
+    if (release === undefined) continue;
+    await removeTree(join(parent, name));
+    await release();
+  }
 }
 
 /** Entries that nothing has used for this long are removed when a new one of their kind is made. */

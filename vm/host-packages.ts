@@ -12,19 +12,6 @@ export interface HostNeed {
   evidence: string;
 }
 
-/** What boots a guest. */
-export const guestNeeds: readonly HostNeed[] = [
-  { package: 'qemu-system-x86', evidence: 'qemu-system-x86_64' },
-  { package: 'mmdebstrap', evidence: 'mmdebstrap' },
-  {
-    package: 'debian-archive-keyring',
-    evidence: '/usr/share/keyrings/debian-archive-trixie-stable.gpg',
-  },
-  { package: 'gcc', evidence: 'gcc' },
-  { package: 'libc6-dev', evidence: '/usr/include/stdlib.h' },
-  { package: 'cpio', evidence: 'cpio' },
-];
-
 /** What builds a kernel. */
 export const kernelNeeds: readonly HostNeed[] = [
   { package: 'gcc', evidence: 'gcc' },
@@ -41,6 +28,23 @@ export const kernelNeeds: readonly HostNeed[] = [
   { package: 'patch', evidence: 'patch' },
   { package: 'git', evidence: 'git' },
   { package: 'ccache', evidence: 'ccache' },
+];
+
+/**
+ * What boots a guest, and builds its kernel: all at once, so that who has to ask an administrator does
+ * it once.
+ */
+export const guestNeeds: readonly HostNeed[] = [
+  ...kernelNeeds,
+  { package: 'qemu-system-x86', evidence: 'qemu-system-x86_64' },
+  { package: 'mmdebstrap', evidence: 'mmdebstrap' },
+  {
+    package: 'debian-archive-keyring',
+    evidence: '/usr/share/keyrings/debian-archive-trixie-stable.gpg',
+  },
+  { package: 'cpio', evidence: 'cpio' },
+  // Others than root make the root file system in a user namespace.
+  ...(process.getuid?.() === 0 ? [] : [{ package: 'uidmap', evidence: 'newuidmap' }]),
 ];
 
 function isThere(need: HostNeed): boolean {

@@ -94,7 +94,10 @@ export async function kernelTree(): Promise<string> {
         }
         await finish(unfinished, tree, hashes);
       },
-    );
+    ).catch(async (cause: unknown) => {
+      await rm(unfinished, { recursive: true, force: true });
+      throw cause;
+    });
     return tree;
   });
 }

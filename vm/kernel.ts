@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { endOnSignals } from './end-on-signals.js';
 import { runMain } from './failure.js';
 import { kernel } from './kernel-build.js';
 import { kernelPackages } from './kernel-deb.js';
@@ -46,6 +47,7 @@ program
     for (const path of await kernelPackages(options.config)) process.stdout.write(`${path}\n`);
   });
 
+endOnSignals();
 await runMain(async () => {
   await program.parseAsync();
   return 0;

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { execa } from 'execa';
 import { cacheDirectory } from './cache.js';
+import { interruptedWith, stoppable } from './end-on-signals.js';
 import { Failure } from './failure.js';
 
 /** How to run one command of a build. */
@@ -35,22 +36,28 @@ export async function loggedCommand(
   await mkdir(dirname(path), { recursive: true });
   const log = createWriteStream(path, { flags: options.append ? 'a' : 'w' });
   log.write(`$ ${[command, ...args].join(' ')}\n`);
-  const child = execa('nice', ['-n', '10', command, ...args], {
-    all: true,
-    buffer: false,
-    reject: false,
-    extendEnv: options.extendEnv ?? true,
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.env === undefined ? {} : { env: options.env }),
-    ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
+  const result = await stoppable(async (cancelSignal) => {
+    // setpriv: should this process be killed outright, its command is told to end.
+    const child = execa('setpriv', ['--pdeathsig', 'TERM', 'nice', '-n', '10', command, ...args], {
+      cancelSignal,
+      all: true,
+      buffer: false,
+      reject: false,
+      extendEnv: options.extendEnv ?? true,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.env === undefined ? {} : { env: options.env }),
+      ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
+    });
+    for await (const line of child.iterable({ from: 'all' })) {
+      log.write(`${line}\n`);
+      options.onLine?.(line);
+    }
+    return child;
   });
-  for await (const line of child.iterable({ from: 'all' })) {
-    log.write(`${line}\n`);
-    options.onLine?.(line);
-  }
-  const result = await child;
   log.end();
   await finished(log);
+  const interrupted = interruptedWith();
+  if (interrupted !== undefined) throw new Failure('Interrupted.', interrupted);
   if (result.failed) {
     const lines = (await readFile(path, 'utf8')).trimEnd().split('\n').slice(-30);
     throw new Failure(

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -84,6 +84,86 @@ describe('cached', () => {
     const path = await cached('kind', 'key', nobody, (fresh) => writeFile(join(fresh, 'file'), ''));
     expect(await readdir(path)).toEqual(['file']);
     expect(await readdir(join(directory, 'kind'))).toEqual(['key']);
+  });
+
+  /** Runs a build of many seconds in a process of its own, and a function once it is under way. */
+  async function whileBuilding(key: string, act: (pid: number) => void): Promise<Result> {
+    const script = `
+      const vm = ${JSON.stringify(join(import.meta.dirname, '../../vm'))};
+      const { endOnSignals } = await import(vm + '/end-on-signals.ts');
+      const { cached } = await import(vm + '/cache.ts');
+      const { loggedCommand } = await import(vm + '/logged-command.ts');
+      const { runMain } = await import(vm + '/failure.ts');
+      endOnSignals();
+      await runMain(async () => {
+        await cached('kind', '${key}', () => {}, (directory) =>
+          loggedCommand('sh', ['-c', 'echo $$; echo x > half; exec sleep 1000'], {
+            log: 'sleep', cwd: directory, onLine: (line) => console.log(line),
+          }));
+        return 0;
+      });`;
+    const child = execa(
+      process.execPath,
+      ['--import', 'tsx', '--input-type=module', '-e', script],
+      {
+        cwd: join(import.meta.dirname, '../..'),
+        env: { RPAL_CACHE_DIR: directory },
+        reject: false,
+      },
+    );
+    const sleeping = new Promise<number>((resolve) => {
+      child.stdout.once('data', (text: Buffer) => {
+        resolve(Number(text.toString()));
+      });
+    });
+    const sleeper = await sleeping;
+    act(child.pid ?? 0);
+    const { exitCode, signal, stderr } = await child;
+    return { status: exitCode ?? signal, stderr, sleeper };
+  }
+
+  interface Result {
+    status: number | string | undefined;
+    stderr: string;
+    sleeper: number;
+  }
+
+  /** A process that nobody has waited for is gone, too: it does nothing any more. */
+  function isGone(pid: number): boolean {
+    try {
+      return / [ZX] /.test(readFileSync(`/proc/${String(pid)}/stat`, 'utf8'));
+    } catch {
+      return true;
+    }
+  }
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('leaves nothing of a build that %s ended', async (signal, status) => {
+    const result = await whileBuilding('key', (pid) => process.kill(pid, signal));
+    expect(result.stderr).toBe('Interrupted.');
+    expect(result.status).toBe(status);
+    expect(await readdir(join(directory, 'kind'))).toEqual([]);
+    expect(await readdir(join(directory, 'locks'))).toEqual([]);
+    expect(isGone(result.sleeper)).toBe(true);
+  });
+
+  it('ends the commands of a build that was killed, and the next build cleans up', async () => {
+    const result = await whileBuilding('killed', (pid) => process.kill(pid, 'SIGKILL'));
+    expect(result.status).toBe('SIGKILL');
+    await vi.waitFor(() => {
+      expect(isGone(result.sleeper)).toBe(true);
+    });
+    expect(await readdir(join(directory, 'kind'))).toEqual([expect.stringMatching(/^\.killed\./)]);
+    const build = (path: string): Promise<void> => writeFile(join(path, 'file'), '');
+    // Its lock has not lapsed yet: it might be alive.
+    await cached('kind', 'first', nobody, build);
+    expect((await readdir(join(directory, 'kind'))).length).toBe(2);
+    const lapsed = new Date(Date.now() - 60_000);
+    await utimes(join(directory, 'locks', 'kind-killed.lock'), lapsed, lapsed);
+    await cached('kind', 'second', nobody, build);
+    expect((await readdir(join(directory, 'kind'))).sort()).toEqual(['first', 'second']);
   });
 
   it('forgets what nobody has used for weeks', async () => {
