@@ -189,6 +189,15 @@ static void assemble_root(void)
 	must_mount("overlay", "/stage/root", "overlay", 0,
 		   "lowerdir=/stage/lower,upperdir=/stage/upper,workdir=/stage/work");
 
+	if (chdir("/stage/root"))
+		give_up("chdir to the new root");
+	must_mount("devtmpfs", "dev", "devtmpfs", 0, "mode=0755");
+	must_mount("proc", "proc", "proc", 0, NULL);
+	must_mount("sysfs", "sys", "sysfs", 0, NULL);
+	must_mount("tmpfs", "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+	must_mount("tmpfs", "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+
+	/* After all others: it may lie in one of them. */
 	repository = boot_parameter("rpal.repository");
 	if (repository) {
 		snprintf(path, sizeof(path), "/stage/root%s", repository);
@@ -197,13 +206,6 @@ static void assemble_root(void)
 		must_mount("repository", path, "9p", 0, p9);
 	}
 
-	if (chdir("/stage/root"))
-		give_up("chdir to the new root");
-	must_mount("devtmpfs", "dev", "devtmpfs", 0, "mode=0755");
-	must_mount("proc", "proc", "proc", 0, NULL);
-	must_mount("sysfs", "sys", "sysfs", 0, NULL);
-	must_mount("tmpfs", "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
-	must_mount("tmpfs", "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
 	umount2("/proc", MNT_DETACH);
 	umount2("/sys", MNT_DETACH);
 	umount2("/dev", MNT_DETACH);

@@ -21,11 +21,12 @@ mount -t tmpfs -o mode=0755 tmpfs "$stage"
 mkdir "$stage/upper" "$stage/work" "$stage/root"
 mount -c -t overlay overlay "$stage/root" \\
   -o "lowerdir=/proc/self/fd/9,upperdir=$stage/upper,workdir=$stage/work"
-mkdir -p "$stage/root$repository"
-mount -c --bind /proc/self/fd/8 "$stage/root$repository"
 mount --rbind /dev "$stage/root/dev"
 mount -t proc proc "$stage/root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$stage/root/tmp"
+# Last: it may be in one of those.
+mkdir -p "$stage/root$repository"
+mount -c --bind /proc/self/fd/8 "$stage/root$repository"
 exec chroot "$stage/root" /bin/sh -c 'cd "$0" && exec "$@"' "$repository" "$@"
 `;
 
