@@ -1,49 +1,68 @@
+import { z } from 'zod';
+
+const share = z.number().nonnegative();
+
 /** One line of the report, as `--json` writes it. */
-export interface BenchResult {
-  suite: 'c' | 'node';
-  transport: 'rpal' | 'unix';
+const benchResult = z.strictObject({
+  suite: z.enum(['c', 'node']),
+  transport: z.enum(['rpal', 'unix']),
   /**
    * call: plain rpal_call() there and back, no payload. one-way: from before sending until the
    * receiver has the message. round-trip: until the answer is back.
    */
-  measure: 'call' | 'one-way' | 'round-trip';
+  measure: z.enum(['call', 'one-way', 'round-trip']),
   /** Node.js: what sent the message. */
-  api?: string;
-  bytes: number;
-  messages: number;
-  unit: 'instructions' | 'ns';
-  mean: number;
-  p50: number;
-  p99: number;
+  api: z.string().optional(),
+  bytes: z.int().nonnegative(),
+  messages: z.int().positive(),
+  unit: z.enum(['instructions', 'ns']),
+  mean: z.number().positive(),
+  p50: z.number().positive(),
+  p99: z.number().positive(),
   /** Messages whose receiver needed the kernel. */
-  handBacksPerCall: number;
+  handBacksPerCall: share,
   /** System calls of all processes together; null where the kernel cannot count them. */
-  syscallsPerCall: number | null;
-}
+  syscallsPerCall: share.nullable(),
+});
 
-/** The file that `--json` writes. */
-export interface BenchReport {
-  machine: string;
-  kernel: string;
-  mode: 'icount' | 'wall';
-  /** How the guest ran, and of which state of the repository. */
-  accelerator: string;
-  node: string;
-  results: BenchResult[];
-}
+/** The file that `--json` writes; nothing else is ever written. */
+export const benchReport = z
+  .strictObject({
+    machine: z.string().min(1),
+    kernel: z.string().min(1),
+    mode: z.enum(['icount', 'wall']),
+    /** How the guest ran. */
+    accelerator: z.string().min(1),
+    /** Version of Node.js in the guest. */
+    node: z.string().min(1),
+    results: z.array(benchResult).min(1),
+  })
+  .refine(
+    ({ mode, results }) =>
+      results.every(({ unit }) => unit === (mode === 'icount' ? 'instructions' : 'ns')),
+    'icount counts instructions, wall clock ns',
+  );
+
+export type BenchResult = z.infer<typeof benchResult>;
+export type BenchReport = z.infer<typeof benchReport>;
 
 /** A line as the programs in the guest print it: percentiles are made of the file of samples. */
-export interface MeasuredResult {
-  suite: BenchResult['suite'];
-  transport: BenchResult['transport'];
-  measure: BenchResult['measure'];
-  api?: string;
-  bytes: number;
-  messages: number;
+export const measuredResult = z.strictObject({
+  ...benchResult.pick({
+    suite: true,
+    transport: true,
+    measure: true,
+    api: true,
+    bytes: true,
+    messages: true,
+    handBacksPerCall: true,
+  }).shape,
   /** −1: that of the samples. */
-  mean: number;
+  mean: z.number(),
   /** Name of a file of 32-bit numbers. */
-  samples: string;
-  handBacksPerCall: number;
-  syscallsPerCall: number;
-}
+  samples: z.string(),
+  /** Less than 0: the kernel could not count them. */
+  syscallsPerCall: z.number(),
+});
+
+export type MeasuredResult = z.infer<typeof measuredResult>;

@@ -11,7 +11,13 @@ import { defaultGuest, failureOf, Guest } from '../vm/guest.js';
 import { buildNative } from '../vm/native-build.js';
 import { inRepository, repository } from '../vm/repository.js';
 import { summarize } from './percentiles.js';
-import type { BenchReport, BenchResult, MeasuredResult } from './result.js';
+import {
+  benchReport,
+  measuredResult,
+  type BenchReport,
+  type BenchResult,
+  type MeasuredResult,
+} from './result.js';
 import { table } from './table.js';
 
 interface BenchOptions {
@@ -93,7 +99,12 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
     );
     const measured: MeasuredResult[] = [];
     const onResult = (line: string): void => {
-      const result = JSON.parse(line) as MeasuredResult;
+      // A program that gives up says why; its exit status fails the run.
+      if (!line.startsWith('{')) {
+        process.stderr.write(`${line}\n`);
+        return;
+      }
+      const result = measuredResult.parse(JSON.parse(line));
       measured.push(result);
       const { suite, transport, measure: what, mean } = result;
       const brief = mean < 0 ? '' : `: ${mean.toFixed(0)}`;
@@ -115,14 +126,14 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
       });
     }
     const accelerator = options.icount ? 'tcg' : await chooseAccelerator();
-    return {
+    return benchReport.parse({
       machine: `QEMU guest with ${options.icount ? '1 CPU' : '2 CPUs'} on ${cpus()[0]?.model.trim() ?? 'unknown'}`,
       accelerator: `${accelerator}${options.icount ? ', icount' : ''}`,
       kernel: `Linux ${facts[0] ?? ''}`,
       node: facts[1] ?? '',
       mode,
       results,
-    };
+    });
   } finally {
     await guest.close();
     await rm(directory, { recursive: true, force: true });
@@ -149,8 +160,9 @@ await runMain(async () => {
     )
     .parse()
     .opts<BenchOptions>();
-  await buildNative(['addon', 'bench']);
-  await buildTypeScript();
+  const node = options.suite.includes('node');
+  await buildNative(node ? ['addon', 'bench'] : ['bench']);
+  if (node) await buildTypeScript();
   const report = await measure(options);
   process.stdout.write(table(report));
   if (options.json !== undefined) {

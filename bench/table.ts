@@ -55,3 +55,36 @@ export function table(report: BenchReport): string {
   }
   return `${rows.toString()}\n${report.machine}, ${report.accelerator}; ${report.kernel}; Node.js ${report.node}. Hand-backs and system calls are per message; every message was verified.\n`;
 }
+
+/** The report as a Markdown table for the README: one row for each RPAL result and its rival. */
+export function markdownTable(report: BenchReport): string {
+  const unit = report.mode === 'icount' ? 'guest instructions' : 'µs';
+  const shown = (value: number): string =>
+    report.mode === 'icount' ? number(value) : number(value / 1000, 1);
+  const rows = report.results
+    .filter(({ transport }) => transport === 'rpal')
+    .map((result) => {
+      const rival = rivalOf(result, report.results);
+      return [
+        describe(result),
+        shown(result.mean),
+        rival === undefined ? '' : shown(rival.mean),
+        rival === undefined ? '' : `× ${number(rival.mean / result.mean, 1)}`,
+        result.syscallsPerCall === null ? '?' : number(result.syscallsPerCall, 2),
+        number(result.handBacksPerCall, 4),
+      ];
+    });
+  return [
+    [`mean, ${unit}`, 'RPAL', 'Unix socket + epoll', '', 'system calls', 'hand-backs'],
+    ['---', '---:', '---:', '---:', '---:', '---:'],
+    ...rows,
+  ]
+    .map((cells) => `| ${cells.join(' | ')} |`)
+    .join('\n');
+}
+
+function describe({ suite, measure, bytes, api }: BenchResult): string {
+  if (measure === 'call') return 'C, `rpal_call` there and back';
+  const how = suite === 'c' ? 'through `rpal_epoll_wait`' : `\`${api ?? ''}\``;
+  return `${suite === 'c' ? 'C' : 'Node.js'}, ${number(bytes)} bytes ${names[measure]}, ${how}`;
+}
