@@ -75,7 +75,7 @@ export function markdownTable(report: BenchReport): string {
       ];
     });
   return [
-    [`mean, ${unit}`, 'RPAL', 'Unix socket + epoll', '', 'system calls', 'hand-backs'],
+    [`mean, ${unit}`, 'RPAL', 'Unix socket', '', 'system calls', 'hand-backs'],
     ['---', '---:', '---:', '---:', '---:', '---:'],
     ...rows,
   ]

@@ -341,7 +341,7 @@ describe('another process', () => {
   let library: typeof import('../../lib/index.js');
   const connect: typeof library.connect = (...parameters) => library.connect(...parameters);
   beforeAll(async () => {
-    const compiled = compileLibrary();
+    const compiled = compileLibrary('unix-transport');
     library = (await import(compiled)) as typeof library;
     child = await startEcho(address, compiled);
   }, 60_000);
