@@ -132,6 +132,7 @@ RPAL_API uint32_t rpal_tid(void);
 /* A receiver of a peer, as a sender sees it. Plain data, may be copied. */
 struct rpal_target {
 	struct rpal_control *control;
+	uint64_t parked;	/* its state word when it can be claimed */
 	uint32_t tid;
 	uint32_t service;
 	uint32_t pkey;

@@ -4,8 +4,6 @@
 
 #include "internal.h"
 
-#define CONTENDED	(RPAL_STATE_PARKED | RPAL_FLAG_CONTENDED)
-
 int rpal_target_init(struct rpal_target *target, uint32_t tid, uint32_t pkey)
 {
 	uint64_t service = RPAL_TID_SERVICE(tid);
@@ -15,6 +13,8 @@ int rpal_target_init(struct rpal_target *target, uint32_t tid, uint32_t pkey)
 	target->control = (struct rpal_control *)(uintptr_t)
 		((service << RPAL_SLOT_SHIFT) + RPAL_CONTROL_OFFSET +
 		 RPAL_TID_INDEX(tid) * RPAL_CONTROL_STRIDE);
+	target->parked = (uint64_t)tid << RPAL_STATE_TID_SHIFT |
+			 RPAL_STATE_PARKED;
 	target->tid = tid;
 	target->service = service;
 	target->pkey = pkey;
@@ -75,7 +75,11 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 		switch (ret) {
 		case -EINPROGRESS:
 			self->counters.handed_back++;
-			return wait ? wait_reply(self, message, deadline) : ret;
+			if (wait)
+				return wait_reply(self, message, deadline);
+			/* Who does not wait says so: the kernel drops it. */
+			wait_reply(self, message, 0);
+			return ret;
 		case -EAGAIN:
 			self->counters.retries++;
 			break;
@@ -84,7 +88,8 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 			ret = rpal_switch_call(self->control, target->control,
 					       message, target->tid,
 					       self->lent | RPAL_FLAG_CONTENDED,
-					       CONTENDED);
+					       target->parked |
+					       RPAL_FLAG_CONTENDED);
 			if (ret != -EBUSY)
 				continue;
 			self->counters.waits++;
@@ -97,7 +102,7 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 		}
 		ret = rpal_switch_call(self->control, target->control, message,
 				       target->tid, self->lent,
-				       RPAL_STATE_PARKED);
+				       target->parked);
 	}
 }
 
@@ -113,7 +118,7 @@ static inline int call(const struct rpal_target *target,
 	rpal_leave_loan(self);
 	self->control->call_seq++;
 	ret = rpal_switch_call(self->control, target->control, message,
-			       target->tid, self->lent, RPAL_STATE_PARKED);
+			       target->tid, self->lent, target->parked);
 	if (likely(ret >= 0))
 		return ret;
 	return call_slowly(self, target, message, timeout_ms, ret, wait);

@@ -130,7 +130,7 @@ ENTRY rpal_at_return
 	movq	8(%rsp), %rsi
 	movb	$1, CONTROL_CALLEE_RETURNING(%rdi)
 	movq	CONTROL_RETURNING(%rdi), %rax
-	movl	$RPAL_STATE_PARKED, %ecx
+	movq	CONTROL_PARKED(%rsi), %rcx
 	lock cmpxchgq %rcx, CONTROL_STATE(%rsi)
 	jne	.Lflagged
 	movq	$0, CONTROL_CALLEE(%rdi)

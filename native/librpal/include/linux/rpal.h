@@ -45,7 +45,8 @@
  *
  *   bits  0..7   one of RPAL_STATE_*
  *   bits  8..15  RPAL_FLAG_*
- *   bits 32..63  thread id of the sender (LENT, ACTIVE, RETURNING), else 0
+ *   bits 32..63  thread id of the sender (LENT, ACTIVE, RETURNING); of the
+ *                receiver itself (PARKED), so that a stale id claims nobody
  *
  * The word alone decides whose context a task is running; FS base is only
  * checked against it. Transitions:
@@ -100,7 +101,8 @@
  * One per registered thread, RPAL_CONTROL_STRIDE bytes apart. The first half
  * belongs to the receiver role (written by the thread and its callers), the
  * second to the sender role (written by the thread only). fs_base, pkru and
- * tid are the thread's in either role; the kernel writes them at registration.
+ * tid are the thread's in either role; the kernel writes them, and parked, at
+ * registration.
  */
 #define RPAL_CONTROL_STRIDE	256
 
@@ -110,7 +112,8 @@ struct rpal_control {
 	__u64 sp;		/*  16 of the parked context */
 	__u64 fs_base;		/*  24 */
 	__u64 caller;		/*  32 the control block of the sender */
-	__u32 reserved0[5];	/*  40 */
+	__u64 parked;		/*  40 the state word for that: PARKED, tid */
+	__u32 reserved0[3];	/*  48 */
 	__u32 pkru;		/*  60 */
 	__u64 reserved1[8];	/*  64 */
 
@@ -168,7 +171,7 @@ struct rpal_register {
 	__u64 copy_ip;		/* guarded copy failed; sp untouched */
 };
 
-/* RPAL_IOC_REQUEST */
+/* RPAL_IOC_REQUEST. Set reserved to 0. */
 #define RPAL_PEER_LINKED	1	/* both asked: the slots are mapped */
 
 struct rpal_request {
