@@ -139,7 +139,11 @@ export async function exportSeries(tree = treePath()): Promise<string[]> {
   if (merges !== '') {
     throw new Failure(`A series cannot have merges. Rebase ${tree} on ${base} first.`);
   }
-  const directory = join(tree, '.git', 'rpal-export');
+  // Where .git is a file, too: in a work tree of another repository.
+  const { stdout: gitDirectory } = await execa('git', [
+    ...['-C', tree, 'rev-parse', '--absolute-git-dir'],
+  ]);
+  const directory = join(gitDirectory, 'rpal-export');
   await rm(directory, { recursive: true, force: true });
   await execa('git', [
     '-C',
