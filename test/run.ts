@@ -5,13 +5,14 @@ import { kernel, type KernelFlavour } from '../vm/kernel-build.js';
 import { buildNative } from '../vm/native-build.js';
 import { duration } from '../vm/progress.js';
 import { runKernelTests } from './kernel-tests.js';
+import { runModelTests } from './model-tests.js';
 import { runNodeTests } from './node-tests.js';
 import { runRunnerTests } from './runner-tests.js';
 import { Tally } from './tally.js';
 import { runUnitTests } from './unit-tests.js';
 
 interface TestOptions {
-  only?: 'unit' | 'runner' | 'c' | 'node';
+  only?: 'unit' | 'model' | 'runner' | 'c' | 'node';
   filter?: string;
   cpus?: string;
   kernel: KernelFlavour | 'all';
@@ -21,7 +22,13 @@ async function main(): Promise<number> {
   const options = new Command('npm test --')
     .description('Runs all tests: unit tests here, everything else in the guest.')
     .addOption(
-      new Option('--only <kind>', 'only these').choices(['unit', 'runner', 'c', 'node'] as const),
+      new Option('--only <kind>', 'only these').choices([
+        'unit',
+        'model',
+        'runner',
+        'c',
+        'node',
+      ] as const),
     )
     .option('--filter <pattern>', 'only files whose name contains this')
     .option('--cpus <n>', 'only guests with this many CPUs')
@@ -43,6 +50,7 @@ async function main(): Promise<number> {
   const started = Date.now();
   const tally = new Tally();
   if (wants('unit')) await runUnitTests(tally, filter);
+  if (wants('model')) await runModelTests(tally, filter);
   if (only !== 'unit') {
     if (only === undefined && filter === undefined) await kernel('normal');
     if (wants('c')) await buildNative(['kernel-tests']);

@@ -47,6 +47,13 @@ export const guestNeeds: readonly HostNeed[] = [
   ...(process.getuid?.() === 0 ? [] : [{ package: 'uidmap', evidence: 'newuidmap' }]),
 ];
 
+/** What searches the model of a call. */
+export const modelNeeds: readonly HostNeed[] = [
+  { package: 'spin', evidence: 'spin' },
+  { package: 'gcc', evidence: 'gcc' },
+  { package: 'libc6-dev', evidence: '/usr/include/stdlib.h' },
+];
+
 function isThere(need: HostNeed): boolean {
   if (need.evidence.startsWith('/')) return existsSync(need.evidence);
   const path = (process.env.PATH ?? '').split(delimiter);
