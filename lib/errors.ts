@@ -38,6 +38,7 @@ const systemOnly: ReadonlyMap<number, string> = new Map([
   [74, 'EBADMSG'],
   [87, 'EUSERS'],
   [115, 'EINPROGRESS'],
+  [125, 'ECANCELED'],
   [130, 'EOWNERDEAD'],
 ]);
 
@@ -56,15 +57,19 @@ const remedies: Readonly<Record<string, string>> = {
   EACCES:
     'this user may not use /dev/rpal or may not attach to the other process; both sides need the same user (see rpal doctor)',
   EPROTO: 'kernel and library speak different versions of RPAL; install matching ones',
-  EPERM: 'this process is no RPAL service; start it with: rpal run -- node …',
+  EPERM:
+    'this process is no RPAL service; start it with: rpal run -- node … (if it is one: it may not attach to the other process as a debugger could; both need the same user)',
   ENODEV: 'the machine lacks what RPAL needs (see rpal doctor)',
   EOPNOTSUPP:
     'this program is linked to a fixed address (ET_EXEC) and can call but not serve; use a PIE build of Node.js, for example that of Debian',
   EBUSY:
     'the thread has a restartable-sequences area that cannot be given up; start the process with rpal run',
   EUSERS: 'this process has no room for another RPAL thread (256 at most)',
-  EEXIST:
+  EADDRINUSE:
     'both processes were given the same protection key; fewer services at a time get different ones',
+  ECANCELED: 'the other process was ending and could not answer; connect again',
+  ECONNREFUSED: 'the other process does not take requests; it must call registerService()',
+  EXDEV: 'the other process has another time namespace; run both in one',
   EOWNERDEAD: 'the other process died or closed the connection during the call; connect again',
   ETIMEDOUT: 'the answer did not come in time; the handler may still be running',
   EDEADLK: 'the called thread waits for this one; answer that call first or use call()',
