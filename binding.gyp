@@ -47,6 +47,7 @@
         "native/addon/environment.cc",
         "native/addon/low_level.cc",
         "native/addon/peers.cc",
+        "native/addon/pull.cc",
         "native/addon/receiver.cc",
         "native/addon/sender.cc",
         "native/addon/socket.cc"

@@ -58,7 +58,9 @@ export interface Addon {
   unlinkServer(connection: number): void;
   kernelHelp(connection: number): [number, number];
   call(payload?: Uint8Array): Uint8Array | undefined;
-  openReceiver(dispatch: (payload?: Uint8Array) => Uint8Array | undefined): number;
+  openReceiver(dispatch: (payload?: Uint8Array) => void): number;
+  next(answer?: Uint8Array): Uint8Array | undefined;
+  reportUncaught(error: unknown): void;
   linkClient(key: bigint, maxPayload: number): bigint | number;
   clientLinked(connection: number, key: bigint): boolean;
   unlinkClient(connection: number): void;

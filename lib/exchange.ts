@@ -27,6 +27,7 @@ export const Word = {
   servedFlags: 34,
   servedId: 35,
   servedLength: 36,
+  servedPresent: 37,
   answerForm: 48,
   answerKind: 49,
   answerLength: 50,
@@ -66,7 +67,7 @@ export class Exchange {
 
 /** The inline bytes at one place of the block, for reading. */
 export class InlineBytes {
-  /** By length: slice() of a view that exists is the fastest copy that JavaScript has. */
+  /** By length: a new array of a view that exists is the fastest copy that JavaScript has. */
   readonly #views: Uint8Array[];
 
   constructor(exchange: Exchange, place: number) {
@@ -84,6 +85,6 @@ export class InlineBytes {
         `The other side says that ${length} bytes came where ${inlineBytes} have room. Use the same version of the package on both sides.`,
       );
     }
-    return view.slice();
+    return new Uint8Array(view);
   }
 }

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { constants } from 'node:os';
 import { type Addon, loadAddon } from './addon.js';
 import { RpalError, systemError } from './errors.js';
@@ -12,6 +13,26 @@ import {
 } from './exchange.js';
 import type { RpalOffer } from './handshake.js';
 import type { LinkedReceiver, ServerConnection } from './server-connection.js';
+
+/**
+ * Runs what handlers have put off, microtasks and process.nextTick(), as Node.js itself does
+ * between two timers that are due at the same time. The name is old, the function is what Node.js
+ * offers for "emulating a tick" since its beginning.
+ */
+const { _tickCallback: runTicks } = process as unknown as { _tickCallback?: () => void };
+
+/** The contexts of calls end by themselves. */
+const contextOptions = { requireManualDestroy: true };
+
+function invoke(
+  connection: ServerConnection,
+  method: number,
+  id: number,
+  sync: boolean,
+  payload: Uint8Array,
+): Uint8Array | undefined {
+  return connection.invoke(method, id, sync, payload, 'rpal');
+}
 
 /** This thread as a receiver of RPAL calls, shared by all its servers. */
 export class Receiver {
@@ -36,7 +57,10 @@ export class Receiver {
     if (Receiver.#open) return Receiver.#open;
     const addon = loadAddon();
     if (typeof addon === 'string') return addon;
-    const tid = addon.openReceiver((payload) => Receiver.#open?.dispatch(payload));
+    if (runTicks === undefined) return 'this version of Node.js cannot run a single tick';
+    const tid = addon.openReceiver((payload) => {
+      Receiver.#open?.dispatch(payload);
+    });
     if (tid === -constants.errno.ENOEXEC) {
       return 'the event loop of this process cannot be called: start it with rpal run -- node …';
     }
@@ -90,8 +114,27 @@ export class Receiver {
     };
   }
 
-  /** Called by the addon for every call; see exchange.ts for how its parts come and go. */
-  dispatch(bulk: Uint8Array | undefined): Uint8Array | undefined {
+  /**
+   * Called by the addon when a call has arrived; see exchange.ts for how its parts come and go.
+   * Takes the calls that follow, too, until the event loop has something else to do.
+   */
+  private dispatch(bulk: Uint8Array | undefined): void {
+    const { addon, exchange } = this;
+    let payload = bulk;
+    if (runTicks === undefined) return;
+    do {
+      const answer = this.#answer(payload);
+      try {
+        runTicks();
+      } catch (error) {
+        addon.reportUncaught(error);
+      }
+      payload = addon.next(answer);
+    } while (exchange.word(Word.servedPresent) !== 0);
+  }
+
+  /** Answers the call in the exchange block. Returns the bytes of an answer that is too long. */
+  #answer(bulk: Uint8Array | undefined): Uint8Array | undefined {
     const { exchange } = this;
     const { words } = exchange;
     const connection = this.#connections[exchange.word(Word.servedConnection)];
@@ -104,7 +147,16 @@ export class Receiver {
     const sync = (exchange.word(Word.servedFlags) & CallFlag.sync) !== 0;
     // The handler may keep its payload, the block is reused.
     const payload = bulk ?? this.#request.copy(exchange.word(Word.servedLength));
-    const answer = connection.invoke(method, id, sync, payload, 'rpal');
+    // Every call has an asynchronous context of its own.
+    const answer = new AsyncResource('RPAL', contextOptions).runInAsyncScope(
+      invoke,
+      undefined,
+      connection,
+      method,
+      id,
+      sync,
+      payload,
+    );
     if (!sync) connection.remember(id, answer);
     if (answer === undefined) {
       words[Word.answerForm] = ReplyForm.deferred;

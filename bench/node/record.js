@@ -1,32 +1,37 @@
-/** Messages of 32 bytes of which none can be lost, doubled or mixed up unnoticed. */
+/**
+ * Messages of 32 bytes of which none can be lost, doubled or mixed up unnoticed: each of the eight
+ * words is another function of the message's number, and of each the server inverts a byte.
+ *
+ * The client makes the messages of a batch before the clock runs and verifies all bytes of all
+ * answers after it, so that neither is taken for a cost of the transport.
+ */
 export const bytes = 32;
 
-/** Fills a message with its number: each group of four bytes holds another function of it. */
-export function fill(message, number) {
-  for (let i = 0; i < bytes; i += 4) {
-    const word = Math.imul(number + i, 0x9e3779b1);
-    message[i] = word;
-    message[i + 1] = word >>> 8;
-    message[i + 2] = word >>> 16;
-    message[i + 3] = word >>> 24;
-  }
+/** A message, and its words. */
+export function newMessage() {
+  const message = new Uint8Array(bytes);
+  return { message, words: new Int32Array(message.buffer) };
 }
 
-/** Ends the process if these are not the bytes of that number: a run with a wrong one is void. */
-export function verify(message, number) {
-  let wrong = message.length ^ bytes;
-  for (let i = 0; i < bytes; i += 4) {
-    const word = Math.imul(number + i, 0x9e3779b1);
-    wrong |=
-      word ^ (message[i] | (message[i + 1] << 8) | (message[i + 2] << 16) | (message[i + 3] << 24));
+/** Makes it the message with this number. */
+export function fill(words, number) {
+  for (let i = 0; i < words.length; i += 1) words[i] = Math.imul(number + i, 0x9e3779b1);
+}
+
+/** What the server answers. */
+export function answer(message) {
+  for (let i = 0; i < bytes; i += 4) message[i] = ~message[i];
+  return message;
+}
+
+/** Ends the process if this is not the answer to that message: a run with a wrong one is void. */
+export function verify(answered, message, number) {
+  let wrong = answered.length ^ bytes;
+  for (let i = 0; i < bytes; i += 1) {
+    wrong |= answered[i] ^ message[i] ^ (i % 4 === 0 ? 0xff : 0);
   }
   if (wrong === 0) return;
-  throw new Error(`Message ${number} is wrong: this run is no result.`);
-}
-
-/** What the server answers to it. */
-export function answerTo(number) {
-  return ~number;
+  throw new Error(`The answer to message ${number} is wrong: this run is no result.`);
 }
 
 /** The clock of both processes, in ns; under icount these are instructions. */

@@ -5,31 +5,31 @@
 import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { serve } from 'rpal';
-import { answerTo, bytes, clockCost, fill, now, verify } from './record.js';
+import { answer, clockCost, now } from './record.js';
 
 const [, , transport, address, file] = process.argv;
-const answer = new Uint8Array(bytes);
 let arrivals = new Float64Array(0);
-let next = 0;
+let count = 0;
 
 clockCost();
 
 /** Answers the next message of the pass. */
-function echo(payload) {
-  if (arrivals.length > next) arrivals[next] = now();
-  verify(payload, next);
-  fill(answer, answerTo(next));
-  next += 1;
-  return answer;
+function echo(message) {
+  if (arrivals.length > count) arrivals[count] = now();
+  count += 1;
+  return answer(message);
 }
 
-/** Begins a pass; with times if its length is given, else it ends the last one. */
+const text = (value) => Buffer.from(JSON.stringify(value));
+
+/** Begins a pass, with arrival times if `timed` is their number; says how long the last one was. */
 function begin(payload) {
-  const { count } = JSON.parse(Buffer.from(payload).toString());
+  const { timed } = JSON.parse(Buffer.from(payload).toString());
   if (arrivals.length > 0) writeFileSync(file, arrivals);
-  arrivals = new Float64Array(count);
-  next = 0;
-  return payload;
+  const last = text({ count });
+  arrivals = new Float64Array(timed);
+  count = 0;
+  return last;
 }
 
 // Passes begin over a service of their own, so that it is the same for all transports.

@@ -33,18 +33,19 @@ struct Exchange {
     uint32_t unused[4];
     uint8_t bytes[RPAL_INLINE_BYTES];
   } reply;
-  // In, when the dispatch function is called: a call that this thread takes. With RPAL_REQUEST_BULK
-  // the bytes are its argument.
+  // In, when the serve function is called and when next() returns: a call that this thread takes,
+  // if `present`. With RPAL_REQUEST_BULK the bytes are the argument or the result.
   struct {
     uint32_t connection;
     uint32_t method;
     uint32_t flags;
     uint32_t id;
     uint32_t length;
-    uint32_t unused[3];
+    uint32_t present;
+    uint32_t unused[2];
     uint8_t bytes[RPAL_INLINE_BYTES];
   } served_request;
-  // Out, when it returns. With RPAL_REPLY_BULK it returns the bytes.
+  // Out, when next() is called. With RPAL_REPLY_BULK the bytes are its argument.
   struct {
     uint32_t form;
     uint32_t kind;

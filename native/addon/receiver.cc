@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "message_format.h"
+#include "pull.h"
 
 namespace rpal_addon {
 namespace {
@@ -29,26 +30,6 @@ ServedConnection* ConnectionOf(const Environment& self, uint64_t cookie, uint32_
   // A call that was handed back before it was taken does not show its caller any more.
   const bool other = caller != 0 && RPAL_TID_SERVICE(caller) != connection->peer.peer().id;
   return other ? nullptr : connection;
-}
-
-// Pulls a long request out of the caller's memory.
-int PullRequest(napi_env env, const ServedConnection& connection, const rpal_message& message,
-                napi_value* payload) {
-  const uint64_t length = message.word[3];
-  if (length > connection.max_payload) return -EMSGSIZE;
-  void* data = nullptr;
-  napi_value buffer;
-  if (napi_create_arraybuffer(env, length, &data, &buffer) != napi_ok) return -ENOMEM;
-  const rpal_peer& peer = connection.peer.peer();
-  if (int error = rpal_read_peer(peer.id, peer.pkey, data,
-                                 reinterpret_cast<const void*>(message.word[2]), length);
-      error < 0) {
-    return error;
-  }
-  if (napi_create_typedarray(env, napi_uint8_array, length, buffer, 0, payload) != napi_ok) {
-    return -ENOMEM;
-  }
-  return 0;
 }
 
 }  // namespace
@@ -119,85 +100,128 @@ void Receiver::OnCleanUp(napi_async_cleanup_hook_handle hook, void* data) {
 }
 
 void Receiver::OnCall(uv_poll_t* handle, int, int) {
-  rpal_message message;
-  uint32_t caller;
   auto* self = static_cast<Receiver*>(handle->data);
-  // The descriptor itself is not read: this event was made by librpal.
-  if (rpal_take(&message, &caller) != 1) return;
-  for (int turn = 0;; ++turn) {
-    self->Serve(&message, caller);
-    if (turn == kCallsPerTurn || !self->WaitForNext(&message, &caller)) return;
-  }
-}
-
-bool Receiver::WaitForNext(rpal_message* message, uint32_t* caller) {
-  uv_update_time(loop_);
-  const int timeout = uv_backend_timeout(loop_);
-  if (timeout == 0 || uv_is_closing(reinterpret_cast<uv_handle_t*>(&poll_))) return false;
-  epoll_event event;
-  return rpal_epoll_wait(outer_, &event, 1, timeout) == 1 && rpal_take(message, caller) == 1;
-}
-
-void Receiver::Serve(rpal_message* message, uint32_t caller) {
-  const napi_env env = environment_->env;
+  const napi_env env = self->environment_->env;
   napi_handle_scope scope;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  const int status = Dispatch(message, caller);
+  napi_value payload = nullptr;
+  // The descriptor itself is not read: this event was made by librpal.
+  if (self->Take(&payload)) {
+    self->left_ = kCallsPerTurn;
+    if (napi_make_callback(env, self->context_, self->resource_.Get(), self->dispatch_.Get(),
+                           payload != nullptr, &payload, nullptr) != napi_ok) {
+      // The dispatch function catches what handlers and their microtasks throw: this is the end of
+      // the environment.
+      bool pending = false;
+      napi_value error;
+      if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
+          napi_get_and_clear_last_exception(env, &error) == napi_ok) {
+        napi_fatal_exception(env, error);
+      }
+    }
+    if (self->taken_ >= 0) rpal_reply(-ECANCELED, nullptr);
+    self->taken_ = -1;
+  }
   napi_close_handle_scope(env, scope);
-  rpal_reply(status, status == 0 ? message : nullptr);
 }
 
-int Receiver::Dispatch(rpal_message* message, uint32_t caller) {
-  const napi_env env = environment_->env;
+napi_value Receiver::Next(napi_env env, napi_callback_info info) {
+  Environment* environment = Environment::Of(env);
+  Receiver* self = environment->receiver;
+  environment->exchange->served_request.present = 0;
+  if (self == nullptr) return nullptr;
+  napi_value payload = nullptr;
+  size_t count = 1;
+  if (environment->exchange->served_reply.form == RPAL_REPLY_BULK) {
+    napi_get_cb_info(env, info, &count, &payload, nullptr, nullptr);
+  }
+  if (self->taken_ >= 0) self->Answer(payload);
+  payload = nullptr;
+  while (--self->left_ >= 0 && self->Wait()) {
+    if (self->Take(&payload)) return payload;
+  }
+  return nullptr;
+}
+
+bool Receiver::Wait() {
+  if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&poll_))) return false;
+  int timeout = uv_backend_timeout(loop_);
+  if (timeout > 0) {
+    // Since the loop has looked at the clock, the handler has taken its time.
+    uv_update_time(loop_);
+    timeout = uv_backend_timeout(loop_);
+  }
+  if (timeout == 0) return false;
+  epoll_event event;
+  return rpal_epoll_wait(outer_, &event, 1, timeout) == 1;
+}
+
+bool Receiver::Take(napi_value* payload) {
+  rpal_message message;
+  uint32_t caller;
+  if (rpal_take(&message, &caller) != 1) return false;
+  // Timers that the handler starts count from now.
+  uv_update_time(loop_);
+  const int status = Accept(message, caller, payload);
+  if (status == 0) return true;
+  rpal_reply(status, nullptr);
+  return false;
+}
+
+int Receiver::Accept(const rpal_message& message, uint32_t caller, napi_value* payload) {
   auto& request = environment_->exchange->served_request;
-  auto& reply = environment_->exchange->served_reply;
-  const auto index = static_cast<uint32_t>(message->word[0]);
-  ServedConnection* connection = ConnectionOf(*environment_, message->word[0], caller);
+  ServedConnection* connection = ConnectionOf(*environment_, message.word[0], caller);
   if (connection == nullptr) return -EBADMSG;
   connection->reply.Reset();
-
-  napi_value payload = nullptr;
-  request.connection = index;
-  request.method = rpal_request_method(message->word[1]);
-  request.flags = rpal_request_flags(message->word[1]);
-  request.id = rpal_request_id(message->word[1]);
-  request.length = rpal_request_length(message->word[1]);
+  request.connection = static_cast<uint32_t>(message.word[0]);
+  request.method = rpal_request_method(message.word[1]);
+  request.flags = rpal_request_flags(message.word[1]);
+  request.id = rpal_request_id(message.word[1]);
+  request.length = rpal_request_length(message.word[1]);
   if (request.flags & RPAL_REQUEST_BULK) {
-    if (int error = PullRequest(env, *connection, *message, &payload); error < 0) return error;
+    if (int error = Pull(environment_->env, connection->peer.peer(), message.word[2],
+                         message.word[3], connection->max_payload, payload);
+        error < 0) {
+      return error;
+    }
   } else {
     if (request.length > RPAL_INLINE_BYTES) return -EBADMSG;
-    std::memcpy(request.bytes, &message->word[2], RPAL_INLINE_BYTES);
+    std::memcpy(request.bytes, &message.word[2], RPAL_INLINE_BYTES);
   }
+  request.present = 1;
+  taken_ = request.connection;
+  return 0;
+}
 
-  napi_value answer = nullptr;
-  if (napi_make_callback(env, context_, resource_.Get(), dispatch_.Get(), payload != nullptr,
-                         &payload, &answer) != napi_ok) {
-    // The dispatch function catches what handlers throw; what is left came from a microtask.
-    bool pending = false;
-    napi_value error;
-    if (napi_is_exception_pending(env, &pending) == napi_ok && pending &&
-        napi_get_and_clear_last_exception(env, &error) == napi_ok) {
-      napi_fatal_exception(env, error);
-    }
-    if (answer == nullptr) return -ECANCELED;
-  }
+void Receiver::Answer(napi_value payload) {
+  rpal_message message;
+  const int status = Reply(&message, payload);
+  taken_ = -1;
+  rpal_reply(status, status == 0 ? &message : nullptr);
+}
 
-  message->word[0] = rpal_reply_word(reply.form, reply.kind, reply.length);
-  message->word[1] = 0;
+int Receiver::Reply(rpal_message* message, napi_value payload) {
+  const auto& reply = environment_->exchange->served_reply;
   if (reply.form != RPAL_REPLY_BULK) {
+    message->word[0] = rpal_reply_word(reply.form, reply.kind, reply.length);
+    message->word[1] = 0;
     std::memcpy(&message->word[2], reply.bytes, RPAL_INLINE_BYTES);
     return 0;
   }
-  // Handlers can close connections, so it is looked up anew.
-  connection = index < environment_->served.size() ? environment_->served[index].get() : nullptr;
-  if (connection == nullptr) return -ECANCELED;
+  // Handlers can close connections.
+  const auto index = static_cast<size_t>(taken_);
+  ServedConnection* connection =
+      index < environment_->served.size() ? environment_->served[index].get() : nullptr;
   napi_typedarray_type type;
   size_t length = 0;
   void* data = nullptr;
-  if (napi_get_typedarray_info(env, answer, &type, &length, &data, nullptr, nullptr) != napi_ok ||
-      !connection->reply.Set(env, answer)) {
+  if (connection == nullptr ||
+      napi_get_typedarray_info(environment_->env, payload, &type, &length, &data, nullptr,
+                               nullptr) != napi_ok ||
+      !connection->reply.Set(environment_->env, payload)) {
     return -ECANCELED;
   }
+  *message = {};
   message->word[0] = rpal_reply_word(reply.form, reply.kind, 0);
   message->word[1] = length;
   message->word[2] = reinterpret_cast<uint64_t>(data);
@@ -219,6 +243,12 @@ Napi::Value OpenReceiver(const Napi::CallbackInfo& info) {
   }
   if (result >= 0) result = static_cast<int>(rpal_tid());
   return Napi::Number::New(info.Env(), result);
+}
+
+// reportUncaught(error): as if nobody had caught it.
+Napi::Value ReportUncaught(const Napi::CallbackInfo& info) {
+  napi_fatal_exception(info.Env(), info[0]);
+  return info.Env().Undefined();
 }
 
 // linkClient(key, maxPayload): the connection's cookie, or a negative errno as a number.
@@ -260,6 +290,12 @@ Napi::Value UnlinkClient(const Napi::CallbackInfo& info) {
 
 void ExportReceiver(Napi::Env env, Napi::Object exports) {
   exports.Set("openReceiver", Napi::Function::New(env, OpenReceiver));
+  exports.Set("reportUncaught", Napi::Function::New(env, ReportUncaught));
+  napi_value next;
+  if (napi_create_function(env, "next", NAPI_AUTO_LENGTH, Receiver::Next, nullptr, &next) ==
+      napi_ok) {
+    exports.Set("next", Napi::Value(env, next));
+  }
   exports.Set("linkClient", Napi::Function::New(env, LinkClient));
   exports.Set("clientLinked", Napi::Function::New(env, ClientLinked));
   exports.Set("unlinkClient", Napi::Function::New(env, UnlinkClient));

@@ -6,6 +6,7 @@
 
 #include "environment.h"
 #include "message_format.h"
+#include "pull.h"
 
 namespace rpal_addon {
 namespace {
@@ -26,26 +27,6 @@ struct Bulk {
            type == napi_uint8_array && length <= UINT32_MAX;
   }
 };
-
-// Pulls a long reply out of the receiver's memory.
-int PullReply(napi_env env, const CalledConnection& connection, const rpal_message& message,
-              napi_value* reply) {
-  const uint64_t length = message.word[1];
-  if (length > connection.max_payload) return -EMSGSIZE;
-  void* data = nullptr;
-  napi_value buffer;
-  if (napi_create_arraybuffer(env, length, &data, &buffer) != napi_ok) return -ENOMEM;
-  const rpal_peer& peer = connection.peer.peer();
-  if (int error = rpal_read_peer(peer.id, peer.pkey, data,
-                                 reinterpret_cast<const void*>(message.word[2]), length);
-      error < 0) {
-    return error;
-  }
-  if (napi_create_typedarray(env, napi_uint8_array, length, buffer, 0, reply) != napi_ok) {
-    return -ENOMEM;
-  }
-  return 0;
-}
 
 void CountKernelHelp(Environment* self, CalledConnection& connection) {
   struct rpal_counters now;
@@ -156,7 +137,9 @@ napi_value Call(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   napi_value payload = nullptr;
-  if (int error = PullReply(env, *connection, message, &payload); error < 0) {
+  if (int error = Pull(env, connection->peer.peer(), message.word[2], message.word[1],
+                       connection->max_payload, &payload);
+      error < 0) {
     reply.status = error;
     return nullptr;
   }

@@ -97,9 +97,9 @@ export class Caller extends Program {
     super(how, 'caller.js', address);
   }
 
-  /** Runs a scenario and returns what it saw. */
-  async call<T>(scenario: string): Promise<Seen<T>> {
-    this.say(scenario);
+  /** Runs a scenario, with another service if one is named, and returns what it saw. */
+  async call<T>(scenario: string, address?: string): Promise<Seen<T>> {
+    this.say(address === undefined ? scenario : `${scenario} ${address}`);
     return this.json<Seen<T>>();
   }
 }

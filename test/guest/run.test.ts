@@ -37,7 +37,7 @@ function failure(...parameters: string[]): string {
 }
 
 it('hands on descriptors, arguments, environment and directory', async () => {
-  const script = `exec >&3; echo "$@"; cat <&4; echo "$GREETING $PWD"; env | grep -cE 'RPAL_|LD_PRELOAD'`;
+  const script = `exec >&3; echo "$@"; cat <&4; echo "$GREETING $PWD"; env | grep -cE 'RPAL_|LD_PRELOAD'; true`;
   const child = spawn('bin/rpal', ['run', '--', 'sh', '-c', script, 'name', 'a b', '--call-only'], {
     stdio: ['ignore', 'inherit', 'inherit', 'pipe', 'pipe'],
     env: { ...process.env, GREETING: 'hello' },

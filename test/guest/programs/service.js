@@ -8,7 +8,8 @@ const text = (value) => Buffer.from(JSON.stringify(value));
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const storage = new AsyncLocalStorage();
 let ticks = 0;
-let lateness;
+let fired = false;
+let served = 0;
 let order = [];
 setInterval(() => (ticks += 1), 10);
 
@@ -40,12 +41,11 @@ const server = await serve(address, {
     return text(process.pid);
   },
   setTimer: () => {
-    const wanted = performance.now() + 10;
-    lateness = undefined;
-    setTimeout(() => (lateness = performance.now() - wanted), 10);
+    fired = false;
+    setTimeout(() => (fired = true), 10);
     return text(null);
   },
-  timer: () => text({ lateness, ticks }),
+  timer: () => text({ fired, ticks }),
   store: (payload) =>
     storage.run(payload[0], async () => {
       await sleep(1);
@@ -71,6 +71,10 @@ const server = await serve(address, {
   },
   exit: () => process.exit(3),
   counters: () => text(server.counters),
+  served: () => text(served),
 });
-createServer((socket) => socket.end('served')).listen(`${address}.plain`);
+createServer((socket) => {
+  served += 1;
+  socket.end('served');
+}).listen(`${address}.plain`);
 console.log(`ready ${server.transport} ${server.fallbackReason ?? ''}`);
