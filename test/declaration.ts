@@ -1,9 +1,14 @@
+/** How services are kept apart: the kernel's parameter rpal.isolation. */
+export type Isolation = 'mpk' | 'none';
+
 /** Where a test runs, as its source declares it. */
 export interface Declaration {
   /** Numbers of CPUs of the guests it runs in, each once. */
   cpus: readonly number[];
   /** Runs on one CPU whose clock counts instructions; then `cpus` is [1]. */
   icount: boolean;
+  /** Runs in guests with each of these, each once. */
+  isolation: readonly Isolation[];
   /** Runs once more on the debug kernel. */
   debug: boolean;
   /** Runs on a kernel without the patches, instead of the patched one. */
@@ -25,6 +30,7 @@ const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
  *     /* guest: cpus=1,2 icount debug timeout=60 *\/
  *
  * `cpus=` lists numbers of CPUs (default: 1 and 2). `icount` is for tests that count instructions.
+ * `isolation=` lists ways in which the kernel keeps services apart (mpk, none; default: mpk).
  * `debug` and `debug=no` say whether it also runs on the debug kernel (default: yes, except for
  * icount tests). `stock` wants a kernel without RPAL. `timeout=` is in seconds (default 60).
  */
@@ -37,10 +43,10 @@ export function parseDeclaration(source: string): Declaration {
     }),
   );
   for (const name of values.keys()) {
-    if (!['cpus', 'icount', 'debug', 'stock', 'timeout'].includes(name)) {
+    if (!['cpus', 'icount', 'isolation', 'debug', 'stock', 'timeout'].includes(name)) {
       throw new DeclarationError(
         `"guest: ${words.join(' ')}": nothing is known about ${name}. There are cpus=N,…, icount, ` +
-          `debug, debug=no, stock and timeout=SECONDS.`,
+          `isolation=mpk,none, debug, debug=no, stock and timeout=SECONDS.`,
       );
     }
   }
@@ -52,6 +58,10 @@ export function parseDeclaration(source: string): Declaration {
   if (icount && cpus.some((count) => count !== 1)) {
     throw new DeclarationError('An icount test runs on one CPU: its clock counts for one.');
   }
+  const isolation = (values.get('isolation') ?? 'mpk').split(',');
+  if (!isolation.every((way): way is Isolation => way === 'mpk' || way === 'none')) {
+    throw new DeclarationError(`"isolation=${isolation.join(',')}" is not a list of mpk and none.`);
+  }
   const timeout = Number(values.get('timeout') ?? 60);
   if (!(timeout > 0)) {
     throw new DeclarationError(`"timeout=${values.get('timeout') ?? ''}" is not in seconds.`);
@@ -60,6 +70,7 @@ export function parseDeclaration(source: string): Declaration {
   return {
     cpus: [...new Set(cpus)],
     icount,
+    isolation: [...new Set(isolation)],
     debug: debug === undefined ? !icount : debug !== 'no',
     stock: values.has('stock'),
     timeout,

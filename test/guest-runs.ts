@@ -1,11 +1,21 @@
-import type { Declaration } from './declaration.js';
+import type { GuestOptions } from '../vm/guest.js';
+import type { Declaration, Isolation } from './declaration.js';
 
 /** One kind of guest, and the tests that run in it, in one boot. */
 export interface GuestRun<T> {
   kernel: string;
   cpus: number;
   icount: boolean;
+  isolation: Isolation;
   tests: T[];
+}
+
+/** What a guest has to be booted with for this. */
+export function machineOfRun(
+  run: Omit<GuestRun<unknown>, 'tests'>,
+): Pick<GuestOptions, 'kernel' | 'cpus' | 'icount' | 'append'> {
+  const { kernel, cpus, icount, isolation } = run;
+  return { kernel, cpus, icount, append: isolation === 'mpk' ? '' : `rpal.isolation=${isolation}` };
 }
 
 /** Choices for development that narrow what runs. */
@@ -26,23 +36,27 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
   narrowing: Narrowing = {},
 ): GuestRun<T>[] {
   const runs = new Map<string, GuestRun<T>>();
-  const want = (kernel: string, cpus: number, icount: boolean, test: T): void => {
+  const want = (kernel: string, cpus: number, isolation: Isolation, test: T): void => {
+    const { icount } = test.declaration;
     if (narrowing.cpus !== undefined && narrowing.cpus !== cpus) return;
     if (narrowing.kernel !== undefined && narrowing.kernel !== kernel) return;
-    const key = JSON.stringify([kernel, icount, cpus]);
-    const run = runs.get(key) ?? { kernel, cpus, icount, tests: [] };
+    const key = JSON.stringify([kernel, icount, cpus, isolation]);
+    const run = runs.get(key) ?? { kernel, cpus, icount, isolation, tests: [] };
     run.tests.push(test);
     runs.set(key, run);
   };
   for (const test of tests) {
-    const { cpus, icount, debug, stock } = test.declaration;
-    for (const count of cpus) want(stock ? 'stock' : 'normal', count, icount, test);
-    if (debug && !stock) want('debug', Math.max(...cpus), icount, test);
+    const { cpus, isolation, debug, stock } = test.declaration;
+    for (const way of isolation) {
+      for (const count of cpus) want(stock ? 'stock' : 'normal', count, way, test);
+      if (debug && !stock) want('debug', Math.max(...cpus), way, test);
+    }
   }
   const rank = (run: GuestRun<T>): number[] => [
     ['normal', 'stock', 'debug'].indexOf(run.kernel),
     run.icount ? 1 : 0,
     run.cpus,
+    run.isolation === 'mpk' ? 0 : 1,
   ];
   return [...runs.values()].sort((a, b) => {
     const [left, right] = [rank(a), rank(b)];
@@ -54,5 +68,7 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
 /** How a run is called in headings and failures. */
 export function nameOfRun(run: Omit<GuestRun<unknown>, 'tests'>): string {
   const cpus = `${String(run.cpus)} CPU${run.cpus === 1 ? '' : 's'}`;
-  return `${run.kernel} kernel, ${cpus}${run.icount ? ', icount' : ''}`;
+  const icount = run.icount ? ', icount' : '';
+  const isolation = run.isolation === 'mpk' ? '' : `, isolation=${run.isolation}`;
+  return `${run.kernel} kernel, ${cpus}${icount}${isolation}`;
 }

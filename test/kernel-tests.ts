@@ -7,6 +7,7 @@ import { inRepository, repository } from '../vm/repository.js';
 import { parseDeclaration, type Declaration } from './declaration.js';
 import {
   debugSlowness,
+  machineOfRun,
   nameOfRun,
   planGuestRuns,
   type GuestRun,
@@ -63,9 +64,7 @@ async function runIn(run: GuestRun<KernelTest>, tally: Tally): Promise<void> {
       if (guest?.alive !== true) {
         guest = await Guest.boot({
           ...defaultGuest,
-          kernel: run.kernel,
-          cpus: run.cpus,
-          icount: run.icount,
+          ...machineOfRun(run),
           memory: run.kernel === 'debug' ? '3G' : '2G',
         });
       }

@@ -8,6 +8,7 @@ import { inRepository, repository } from '../vm/repository.js';
 import { parseDeclaration, type Declaration } from './declaration.js';
 import {
   debugSlowness,
+  machineOfRun,
   nameOfRun,
   planGuestRuns,
   type GuestRun,
@@ -62,9 +63,7 @@ async function runIn(run: GuestRun<NodeTest>, tally: Tally): Promise<void> {
   const seconds = run.tests.reduce((sum, test) => sum + test.declaration.timeout, 120);
   const guest = await Guest.boot({
     ...defaultGuest,
-    kernel: run.kernel,
-    cpus: run.cpus,
-    icount: run.icount,
+    ...machineOfRun(run),
     memory: '3G',
   });
   try {

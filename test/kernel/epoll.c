@@ -171,7 +171,7 @@ static int client(struct side *side, int argc, char **argv)
 	ok(after.handed_back - before.handed_back < 20,
 	   "without events calls stay in user mode (%lu of 1000 handed back)",
 	   after.handed_back - before.handed_back);
-	return tap_end();
+	return done();
 }
 
 int main(int argc, char **argv)

@@ -7,14 +7,17 @@
 #include <time.h>
 
 enum {
-	ECHO,		/* no kernel entry */
-	INT80,		/* a system call through the 32-bit gate */
-	PAGE_FAULT,	/* first touch of a page: no hand-back needed */
-	SPIN,		/* word[1] ms, longer than a loan may last */
-	SEGV, BAD_OP, DIVIDE, BREAK,	/* with and without a signal handler */
-	HANDLE,		/* install a handler for the four */
-	VECTORS,	/* registers over a system call */
-	READ_SENDER,	/* word[1]: an address of the sender's */
+	ECHO,	    /* no kernel entry */
+	INT80,	    /* a system call through the 32-bit gate */
+	PAGE_FAULT, /* first touch of a page: no hand-back needed */
+	SPIN,	    /* word[1] ms, longer than a loan may last */
+	SEGV,
+	BAD_OP,
+	DIVIDE,
+	BREAK,	     /* with and without a signal handler */
+	HANDLE,	     /* install a handler for the four */
+	VECTORS,     /* registers over a system call */
+	READ_SENDER, /* word[1]: an address of the sender's */
 	EXIT,
 };
 
@@ -95,12 +98,16 @@ static uint64_t vectors_over_syscall(void)
 		     "xor $0x79, %%rbx\n\t"
 		     "or %%rbx, %%rdx\n\t"
 		     : "=d"(wrong)
-		     : : "rax", "rbx", "rcx", "rsi", "r8", "r11", "xmm0",
-			 "xmm7", "xmm15", "memory", "cc");
+		     :
+		     : "rax", "rbx", "rcx", "rsi", "r8", "r11", "xmm0", "xmm7", "xmm15", "memory",
+		       "cc");
 	return wrong;
 }
 
-static void handle(struct side *side, struct rpal_message *m)
+/* The server's, with its client. */
+static struct side *us;
+
+static int handle(struct rpal_message *m)
 {
 	uint64_t value = 0;
 	char *page;
@@ -108,22 +115,24 @@ static void handle(struct side *side, struct rpal_message *m)
 	caught = 0;
 	switch (m->word[0]) {
 	case INT80:
-		asm volatile("int $0x80" : "=a"(value) : "a"(20) : "memory",
-			     "r8", "r9", "r10", "r11");
+		asm volatile("int $0x80"
+			     : "=a"(value)
+			     : "a"(20)
+			     : "memory", "r8", "r9", "r10", "r11");
 		m->word[1] = value;
-		return;
+		return 0;
 	case PAGE_FAULT:
-		page = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		page = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			    0);
 		m->word[1] = page != MAP_FAILED && page[12345] == 0;
-		return;
+		return 0;
 	case SPIN:
 		m->word[1] = spin(m->word[1]);
 		m->word[2] = getpid();
-		return;
+		return 0;
 	case HANDLE:
 		handle_signals();
-		return;
+		return 0;
 	case SEGV:
 		asm volatile("mov (%%rax), %%eax" : "=a"(value) : "a"(8));
 		break;
@@ -138,34 +147,24 @@ static void handle(struct side *side, struct rpal_message *m)
 		break;
 	case VECTORS:
 		m->word[1] = vectors_over_syscall();
-		return;
+		return 0;
 	case READ_SENDER:
-		m->word[1] = rpal_read_peer(side->peer.id, side->peer.pkey,
-					    &m->word[2],
+		m->word[1] = rpal_read_peer(us->peer.id, us->peer.pkey, &m->word[2],
 					    (void *)m->word[1], 8);
-		return;
+		return 0;
 	case EXIT:
 		_exit(3);
 	}
 	m->word[1] = caught;
 	m->word[2] = caught_as_server;
+	return 0;
 }
 
 static void serve(struct side *side)
 {
-	struct rpal_message m = { 0 };
-	int answer = 0;
-
+	us = side;
 	server_pid = getpid();
-	for (;;) {
-		int ret = rpal_serve_one(&m, answer, 0);
-
-		answer = ret != -EINTR;
-		if (ret == -EINTR)
-			continue;
-		MUST(ret);
-		handle(side, &m);
-	}
+	serve_calls(handle);
 }
 
 static void server(struct side *side, int argc, char **argv)
@@ -173,8 +172,7 @@ static void server(struct side *side, int argc, char **argv)
 	serve(side);
 }
 
-static int ask(struct side *side, struct rpal_message *m, uint64_t what,
-	       uint64_t argument)
+static int ask(struct side *side, struct rpal_message *m, uint64_t what, uint64_t argument)
 {
 	*m = (struct rpal_message){ { what, argument } };
 	return rpal_call(&side->target, m, -1);
@@ -187,8 +185,10 @@ static void test_signals_handled(struct side *side)
 		int signal;
 		const char *name;
 	} all[] = {
-		{ SEGV, SIGSEGV, "#PF" }, { BAD_OP, SIGILL, "#UD" },
-		{ DIVIDE, SIGFPE, "#DE" }, { BREAK, SIGTRAP, "#BP" },
+		{ SEGV, SIGSEGV, "#PF" },
+		{ BAD_OP, SIGILL, "#UD" },
+		{ DIVIDE, SIGFPE, "#DE" },
+		{ BREAK, SIGTRAP, "#BP" },
 	};
 	struct rpal_message m;
 
@@ -197,14 +197,13 @@ static void test_signals_handled(struct side *side)
 		int ret = ask(side, &m, all[i].what, 0);
 
 		ok(ret == 0 && m.word[1] == (uint64_t)all[i].signal && m.word[2],
-		   "%s in the handler is handled by the server (%d, signal %llu)",
-		   all[i].name, ret, m.word[1]);
+		   "%s in the handler is handled by the server (%d, signal %llu)", all[i].name, ret,
+		   m.word[1]);
 	}
 }
 
 /* A server of its own, which dies of it. */
-static void test_death(struct side *side, uint64_t what, int signal,
-		       const char *name)
+static void test_death(struct side *side, uint64_t what, int signal, const char *name)
 {
 	struct rpal_message m;
 	struct side mortal;
@@ -216,10 +215,9 @@ static void test_death(struct side *side, uint64_t what, int signal,
 	ask(&mortal, &m, ECHO, 1);
 	ret = ask(&mortal, &m, what, 0);
 	waitpid(pid, &status, 0);
-	ok(ret == -EOWNERDEAD, "%s in the handler: the client gets %s", name,
-	   strerror(-ret));
-	ok(signal ? WIFSIGNALED(status) && WTERMSIG(status) == signal :
-		    WIFEXITED(status) && WEXITSTATUS(status) == 3,
+	ok(ret == -EOWNERDEAD, "%s in the handler: the client gets %s", name, strerror(-ret));
+	ok(signal ? WIFSIGNALED(status) && WTERMSIG(status) == signal
+		  : WIFEXITED(status) && WEXITSTATUS(status) == 3,
 	   "and the server died of it (status %x)", status);
 	ok(ask(&mortal, &m, ECHO, 1) == -EOWNERDEAD, "so do later calls");
 	ok(ask(side, &m, ECHO, 5) == 0, "other servers can be called");
@@ -252,8 +250,7 @@ static void test_signals_to_sender(struct side *side)
 		wrong += ret != 0 || m.word[2] != (uint64_t)side->other;
 	}
 	setitimer(ITIMER_REAL, &never, NULL);
-	ok(!wrong && alarms > 10, "under %d signals to the sender, %ld wrong",
-	   (int)alarms, wrong);
+	ok(!wrong && alarms > 10, "under %d signals to the sender, %ld wrong", (int)alarms, wrong);
 }
 
 static int client(struct side *side, int argc, char **argv)
@@ -265,8 +262,7 @@ static int client(struct side *side, int argc, char **argv)
 
 	ret = ask(side, &m, INT80, 0);
 	ok(ret == 0 && m.word[1] == (uint64_t)side->other,
-	   "int 0x80 is the server's (getpid %llu of %d)", m.word[1],
-	   side->other);
+	   "int 0x80 is the server's (getpid %llu of %d)", m.word[1], side->other);
 	rpal_counters(&before);
 	ret = ask(side, &m, PAGE_FAULT, 0);
 	ok(ret == 0 && m.word[1] == 1, "a page fault in the handler");
@@ -279,17 +275,16 @@ static int client(struct side *side, int argc, char **argv)
 	ret = ask(side, &m, SPIN, 60);
 	rpal_counters(&after);
 	ok(ret == 0 && m.word[2] == (uint64_t)side->other &&
-	   after.handed_back == before.handed_back + 1,
+		   after.handed_back == before.handed_back + 1,
 	   "a handler of 60 ms ends in a hand-back");
 
 	ret = ask(side, &m, READ_SENDER, (uintptr_t)&secret);
 	ok(ret == 0 && m.word[1] == 0 && m.word[2] == secret,
 	   "the handler reads the sender's memory");
-	ret = ask(side, &m, READ_SENDER, 0x1000 +
-		  ((uint64_t)rpal_service()->id << RPAL_SLOT_SHIFT));
+	ret = ask(side, &m, READ_SENDER,
+		  0x1000 + ((uint64_t)rpal_service()->id << RPAL_SLOT_SHIFT));
 	ok(ret == 0 && (int)m.word[1] == -EFAULT,
-	   "reading what the sender has not is EFAULT (%d, %d)", ret,
-	   (int)m.word[1]);
+	   "reading what the sender has not is EFAULT (%d, %d)", ret, (int)m.word[1]);
 
 	test_signals_to_sender(side);
 	test_signals_handled(side);
@@ -298,7 +293,7 @@ static int client(struct side *side, int argc, char **argv)
 	test_death(side, DIVIDE, SIGFPE, "#DE");
 	test_death(side, BREAK, SIGTRAP, "#BP");
 	test_death(side, EXIT, 0, "exit");
-	return tap_end();
+	return done();
 }
 
 int main(int argc, char **argv)

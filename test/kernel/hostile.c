@@ -10,30 +10,16 @@
 
 enum { NOTHING, PID };
 
-static void server(struct side *side, int argc, char **argv)
+static int handle(struct rpal_message *m)
 {
-	struct rpal_message m = { 0 };
-	int answer = 0;
-
-	for (;;) {
-		int ret = rpal_serve_one(&m, answer, 0);
-
-		answer = ret != -EINTR;
-		if (ret == -EINTR)
-			continue;
-		MUST(ret);
-		if (m.word[0] == PID)
-			m.word[1] = getpid();
-	}
+	if (m->word[0] == PID)
+		m->word[1] = getpid();
+	return 0;
 }
 
-static struct rpal_control *own_control(void)
+static void server(struct side *side, int argc, char **argv)
 {
-	uint32_t tid = rpal_tid();
-
-	return (void *)((uintptr_t)rpal_service()->slot_start +
-			RPAL_CONTROL_OFFSET +
-			RPAL_TID_INDEX(tid) * RPAL_CONTROL_STRIDE);
+	serve_calls(handle);
 }
 
 /* Each is tried in a service of its own, a client of a server of its own. */
@@ -45,35 +31,34 @@ static void forge(struct side *side, int what)
 	long pid = -1;
 
 	switch (what) {
-	case 0:	/* The server's FS base, no call. */
+	case 0: /* The server's FS base, no call. */
 		asm volatile("wrfsbase %1\n\tsyscall"
 			     : "=a"(pid)
 			     : "r"(fs), "a"(SYS_getpid)
 			     : "rcx", "r11", "memory");
 		break;
-	case 1:	/* callee of a parked receiver, and its FS base. */
+	case 1: /* callee of a parked receiver, and its FS base. */
 		own->callee = side->target.tid;
 		asm volatile("wrfsbase %1\n\tsyscall"
 			     : "=a"(pid)
 			     : "r"(fs), "a"(SYS_getpid)
 			     : "rcx", "r11", "memory");
 		break;
-	case 2:	/* RETURNING, though nobody called. */
+	case 2: /* RETURNING, though nobody called. */
 		own->call_sp = 0xffff800000000000;
 		own->callee = side->target.tid;
-		server->state = (uint64_t)rpal_tid() << 32 |
-				RPAL_STATE_RETURNING;
+		server->state = (uint64_t)rpal_tid() << 32 | RPAL_STATE_RETURNING;
 		asm volatile("wrfsbase %1\n\tsyscall"
 			     : "=a"(pid)
 			     : "r"(fs), "a"(SYS_getpid)
 			     : "rcx", "r11", "memory");
 		break;
-	case 3:	/* A callee that is nobody. */
+	case 3: /* A callee that is nobody. */
 		own->callee = 0x12345678;
 		own->call_sp = 16;
 		kill(getpid(), SIGUSR1);
 		break;
-	case 4:	/* A state that does not exist, then a call. */
+	case 4: /* A state that does not exist, then a call. */
 		server->state = 0xffffffffffffff77;
 		kill(side->other, SIGUSR1);
 		break;
@@ -101,11 +86,10 @@ static int client(struct side *side, int argc, char **argv)
 		close(forger.socket);
 
 		ret = rpal_call(&side->target, &m, -1);
-		ok(ret == 0 && m.word[1] == (uint64_t)side->other,
-		   "others go on calling");
+		ok(ret == 0 && m.word[1] == (uint64_t)side->other, "others go on calling");
 		m.word[0] = PID;
 	}
-	return tap_end();
+	return done();
 }
 
 /* The forger and its victim: the forger starts a server of its own. */

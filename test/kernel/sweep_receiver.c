@@ -1,88 +1,140 @@
-/* guest: icount timeout=600 */
+/* guest: icount isolation=mpk,none timeout=300 */
 // SPDX-License-Identifier: MIT
 /*
- * A signal to the receiver, and its death by SIGKILL, at every instruction of
- * a call that runs on the sender's task.
+ * A signal to the receiver, an event that it waits for, and its death by
+ * SIGKILL, at every instruction of a call that runs on the sender's task.
  *
  * The server sets a timer on itself in one call; the next call comes at a
- * distance that the client measures. After a signal the answer must be right
- * and the handler must have run in the server's own task; after a kill the
- * client gets an answer or -EOWNERDEAD, lives, and can call the next server.
+ * distance that the client measures. After a signal or an event the answer is
+ * right, and the server has handled it once, as itself, before the next call.
+ * After a kill the client has an answer or -EOWNERDEAD and all its registers,
+ * and other servers can be called.
  */
 #include "sweep.h"
+#include <limits.h>
 #include <sched.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
 
-static volatile sig_atomic_t handled, foreign;
-static pid_t server_pid;
+/* What happens to a server. */
+enum { SIGNAL, RECLAIM, KILL };
+static const char *const names[] = { "signals to", "events for", "kills of" };
+
+/* In the server, which is itself. */
+static void note_event(void)
+{
+	report.event = now_tsc();
+	report.events++;
+	if (getpid() != (pid_t)report.pid || gettid() != (pid_t)report.pid)
+		report.wrong++;
+}
 
 static void on_signal(int signal)
 {
-	signal_time = now_tsc();
-	handled++;
-	if (getpid() != server_pid || gettid() != server_pid)
-		foreign++;
+	note_event();
 }
 
-/* An extra call tells how many signals were handled, and how. */
-static void serve(int signal)
+static timer_t own_timer;
+
+static void arm_signal(long ns)
+{
+	arm(own_timer, ns);
+}
+
+static int own_timerfd;
+
+static void arm_timerfd(long ns)
+{
+	struct itimerspec when = { .it_value.tv_nsec = ns };
+
+	if (timerfd_settime(own_timerfd, 0, &when, NULL))
+		die("timerfd_settime", errno);
+}
+
+/* An event loop: what wants its context back is the kernel's event. */
+static void serve_and_listen(void)
+{
+	struct epoll_event event = { .events = EPOLLIN },
+			   call = { .events = EPOLLIN, .data.fd = -1 };
+	int epfd = epoll_create1(EPOLL_CLOEXEC);
+	struct rpal_message m;
+	uint64_t expiries;
+
+	own_timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	event.data.fd = own_timerfd;
+	if (epoll_ctl(epfd, EPOLL_CTL_ADD, own_timerfd, &event))
+		die("epoll_ctl", errno);
+	arm_own = arm_timerfd;
+	MUST(rpal_call_event(&call));
+	for (;;) {
+		if (rpal_epoll_wait(epfd, &event, 1, -1) != 1)
+			die("rpal_epoll_wait", errno);
+		if (event.data.fd == own_timerfd) {
+			if (read(own_timerfd, &expiries, sizeof(expiries)) != sizeof(expiries))
+				die("read from the timer", errno);
+			note_event();
+		} else {
+			if (rpal_take(&m, NULL) != 1)
+				die("rpal_take", EPROTO);
+			MUST(rpal_reply(sweep_handle(&m), &m));
+		}
+	}
+}
+
+static void serve(int fate)
 {
 	struct sched_param first = { .sched_priority = 1 };
 
-	/* Woken by its signal, it interrupts the client at once. */
+	/* Woken by its timer, it interrupts the client at once. */
 	if (sched_setscheduler(0, SCHED_FIFO, &first))
 		die("sched_setscheduler", errno);
-	server_pid = getpid();
-	if (signal != SIGKILL) {
+	sweep_server_init();
+	if (fate == RECLAIM)
+		serve_and_listen();
+	if (fate == SIGNAL) {
 		struct sigaction action = { .sa_handler = on_signal };
 
-		sigaction(signal, &action, NULL);
+		sigaction(SIGUSR1, &action, NULL);
 	}
-	serve_adds(signal);
+	own_timer = sweep_timer(fate == KILL ? SIGKILL : SIGUSR1);
+	arm_own = arm_signal;
+	serve_calls(sweep_handle);
 }
 
-static struct side new_server(int signal, pid_t *pid)
+static struct try try_once(const struct rpal_target *target, int kind, long d, unsigned int nops)
+{
+	struct rpal_message m = { { ARM, d } };
+	struct try try = { .d = d, .nops = nops };
+	uint64_t start;
+
+	/* Other work of the kernel may come in between: too late for the timer. */
+	try.error = rpal_call(target, &m, -1);
+	if (try.error) {
+		try.distance = LONG_MAX / 2;
+		return try;
+	}
+	sled(nops);
+	start = now_tsc();
+	try.error = add_once(target, kind, d * SLED + nops);
+	try.length = now_tsc() - start;
+	try.distance = start - m.word[0];
+	/* Now the time has come for certain. */
+	sled(0);
+	return try;
+}
+
+static struct side new_server(int fate, pid_t *pid)
 {
 	char number[16], *args[] = { number };
 	struct side side;
 
-	snprintf(number, sizeof(number), "%d", signal);
+	snprintf(number, sizeof(number), "%d", fate);
 	side = start_peer("--own-server", 1, args, pid);
 	meet_receiver(&side);
-	/* Both sides of the call path are warm. */
-	for (int i = 0; i < 20; i++)
-		MUST(add_once(&side.target, ADD, i));
+	/* The same all the time, so that nothing happens for the first time. */
+	for (int i = 0; i < 3; i++)
+		MUST(try_once(&side.target, ADD, 500000000, 0).error);
 	return side;
-}
-
-struct hit {
-	long distance;	/* from arming to the call */
-	long signal;	/* from arming to the signal, if one was handled */
-	long length;	/* of the call */
-	int error;
-};
-
-static uint64_t last_signal(const struct rpal_target *target)
-{
-	struct rpal_message m = { { ADD } };
-
-	return rpal_call(target, &m, -1) ? 0 : m.word[1];
-}
-
-static struct hit try_once(const struct rpal_target *target, int kind, long d,
-			   unsigned int nops)
-{
-	struct rpal_message m = { { ARM, d } };
-	uint64_t start;
-	struct hit hit;
-
-	MUST(rpal_call(target, &m, -1));
-	sled(nops);
-	start = now_tsc();
-	hit.error = add_once(target, kind, d * SLED + nops);
-	hit.length = now_tsc() - start;
-	hit.distance = start - m.word[0];
-	hit.signal = hit.error ? 0 : last_signal(target) - m.word[0];
-	return hit;
 }
 
 static void end_server(struct side *side, pid_t pid)
@@ -92,102 +144,168 @@ static void end_server(struct side *side, pid_t pid)
 	close(side->socket);
 }
 
-/* Where the signals met the call: the kills need not be swept further. */
-static long first_inside, last_inside;
+struct sweep {
+	const struct rpal_target *target, *other;
+	int fate, kind;
+	struct coverage coverage;
+	long wrong, dead, alive;
+	struct ids ids;
+};
 
-static void sweep_signals(int kind, long margin)
+static bool sender_is_free(void)
 {
-	struct rpal_counters before, after;
-	long wrong = 0, tried = 0, inside = 0;
-	struct side side;
-	struct hit hit;
-	pid_t pid;
-
-	side = new_server(SIGUSR1, &pid);
-	/* Far away: how far is the call, undisturbed? */
-	for (int i = 0; i < 5; i++)
-		hit = try_once(&side.target, kind, 500000000, 0);
-	printf("# call at %ld, %ld long\n", hit.distance, hit.length);
-	rpal_counters(&before);
-	for (long d = hit.distance - margin; d < hit.distance + hit.length + 64;
-	     d += 16) {
-		for (unsigned int nops = 0; nops < SLED; nops++) {
-			struct hit now = try_once(&side.target, kind, d, nops);
-
-			if (now.signal > now.distance &&
-			    now.signal < now.distance + now.length) {
-				if (!inside++)
-					first_inside = d;
-				last_inside = d;
-			}
-			tried++;
-			if (now.error && !wrong++)
-				printf("# offset %ld+%u: %s\n", d, nops,
-				       strerror(-now.error));
-		}
-	}
-	rpal_counters(&after);
-	ok(wrong == 0, "kind %d: %ld signals to the receiver, %ld wrong", kind,
-	   tried, wrong);
-	printf("# handed back %lu, retried %lu\n",
-	       after.handed_back - before.handed_back - tried,
-	       after.retries - before.retries);
-	ok(inside > 100, "%ld fell into the call", inside);
-	end_server(&side, pid);
+	return !__atomic_load_n(&own_control()->callee, __ATOMIC_RELAXED);
 }
 
-static void sweep_kills(int kind)
+static void complain(struct sweep *all, const struct try *try, const char *what)
 {
-	long wrong = 0, tried = 0, dead = 0, alive = 0;
+	if (!all->wrong++)
+		printf("# position %ld: %s, then: %s\n", position(try), strerror(-try->error),
+		       what);
+}
+
+static void attempt_event(void *context, long d, unsigned int nops)
+{
+	struct sweep *all = context;
+	uint64_t events = ask_report(all->target).events;
+	struct try try = try_once(all->target, all->kind, d, nops);
+	struct report now;
+
+	count_try(&all->coverage, &try);
+	if (was_interrupted(&all->coverage, &try))
+		count_met(&all->coverage, &try);
+	if (try.error)
+		complain(all, &try, "-");
+	else if (!is_parked(all->target))
+		complain(all, &try, "the server is not parked as it was");
+	else if (!sender_is_free())
+		complain(all, &try, "the client is still calling");
+	now = ask_report(all->target);
+	if (now.events != events + 1)
+		complain(all, &try, "the event has not come, or more than once");
+}
+
+/* A server of its own dies. */
+static void attempt_kill(void *context, long d, unsigned int nops)
+{
+	struct sweep *all = context;
 	struct side side;
+	struct try try;
+	pid_t pid;
+	int error;
+
+	side = new_server(KILL, &pid);
+	count_id(&all->ids, side.target.tid);
+	try = try_once(&side.target, all->kind, d, nops);
+	count_try(&all->coverage, &try);
+	if (was_interrupted(&all->coverage, &try) ||
+	    (came_undisturbed(&all->coverage, &try) && try.error)) {
+		count_met(&all->coverage, &try);
+		all->dead += try.error == -EOWNERDEAD;
+		all->alive += !try.error;
+	}
+	if (try.error && try.error != -EOWNERDEAD)
+		complain(all, &try, "-");
+	else if (!sender_is_free())
+		complain(all, &try, "the client is still calling");
+	waitpid(pid, NULL, 0);
+	error = add_once(&side.target, all->kind, 1);
+	if (error != -EOWNERDEAD)
+		complain(all, &try, strerror(-error));
+	error = add_once(all->other, all->kind, d);
+	if (error)
+		complain(all, &try, strerror(-error));
+	close(side.socket);
+}
+
+/* Of the positions in a slow call, one in so many. */
+static int step_of(const struct sweep *all)
+{
+	if (all->kind == ADD)
+		return 1;
+	return all->fate == KILL ? 32 : 8;
+}
+
+static void check_sweep(struct sweep *all)
+{
+	ok(!all->wrong, "%s call, %ld %s the receiver: %ld wrong",
+	   all->kind == ADD ? "plain" : "slow", all->coverage.tried, names[all->fate], all->wrong);
+	if (all->kind == ADD)
+		check_coverage(&all->coverage);
+	else
+		check_slow_coverage(&all->coverage, step_of(all));
+}
+
+/* Where they met an undisturbed call, and that. */
+struct window {
+	struct try far;
+	struct run run;
+};
+
+static struct window sweep_events(int fate, int kind)
+{
+	struct sweep all = { .fate = fate, .kind = kind };
+	struct side side;
+	struct try far;
 	pid_t pid;
 
-	for (long d = first_inside - 64; d <= last_inside + 64; d += 16) {
-		for (unsigned int nops = 0; nops < SLED; nops++) {
-			struct hit now;
-			int error;
+	side = new_server(fate, &pid);
+	all.target = &side.target;
+	for (int i = 0; i < 3; i++)
+		far = try_once(all.target, kind, 500000000, 0);
+	all.coverage = coverage_of(&far);
+	sweep(&all.coverage, -LATE, far.length, step_of(&all), attempt_event, &all);
+	check_sweep(&all);
+	ok(!ask_report(all.target).wrong, "handled as the server, with all registers kept");
+	end_server(&side, pid);
+	return (struct window){ far, longest_run(&all.coverage) };
+}
 
-			side = new_server(SIGKILL, &pid);
-			for (int i = 0; i < 3; i++)
-				try_once(&side.target, kind, 500000000, 0);
-			now = try_once(&side.target, kind, d, nops);
-			tried++;
-			dead += now.error == -EOWNERDEAD;
-			alive += !now.error;
-			if (now.error && now.error != -EOWNERDEAD && !wrong++)
-				printf("# offset %ld+%u: %s\n", d, nops,
-				       strerror(-now.error));
-			waitpid(pid, NULL, 0);
-			error = add_once(&side.target, kind, 1);
-			if (error != -EOWNERDEAD && !wrong++)
-				printf("# offset %ld+%u, later: %s\n", d, nops,
-				       strerror(-error));
-			close(side.socket);
-		}
-	}
-	ok(wrong == 0, "kind %d: %ld kills of the receiver, %ld wrong", kind,
-	   tried, wrong);
-	ok(dead && alive, "before (%ld) and after (%ld) the answer", dead,
-	   alive);
+static void sweep_kills(const struct side *other, int kind, const struct window *window)
+{
+	struct sweep all = {
+		.other = &other->target,
+		.fate = KILL,
+		.kind = kind,
+		.coverage = coverage_of(&window->far),
+	};
+
+	/* What a fresh server does takes a little longer. */
+	if (kind == ADD)
+		sweep(&all.coverage, window->run.first - 192,
+		      window->run.first + window->run.length + 128, 1, attempt_kill, &all);
+	else
+		sweep(&all.coverage, -LATE, window->far.length, step_of(&all), attempt_kill, &all);
+	check_sweep(&all);
+	ok(all.dead && all.alive, "in the call, before (%ld) and after (%ld) the answer", all.dead,
+	   all.alive);
+	ok(all.ids.count < IDS_IN_FLIGHT, "%d service ids were enough", all.ids.count);
 }
 
 static void server(struct side *side, int argc, char **argv)
 {
-	pause();
+	sweep_server_init();
+	serve_calls(sweep_handle);
 }
 
 static int client(struct side *side, int argc, char **argv)
 {
-	long margin = argc > 1 ? atol(argv[1]) : 900;
+	int log = kernel_log_from_now();
+	struct window plain, slow;
 
-	sweep_signals(SLOW_ADD, margin);
-	sweep_signals(ADD, margin);
-	sweep_kills(ADD);
-	return tap_end();
+	sweep_events(RECLAIM, ADD);
+	sweep_events(RECLAIM, SLOW_ADD);
+	plain = sweep_events(SIGNAL, ADD);
+	slow = sweep_events(SIGNAL, SLOW_ADD);
+	sweep_kills(side, ADD, &plain);
+	sweep_kills(side, SLOW_ADD, &slow);
+	kernel_log_is_quiet(log);
+	return done();
 }
 
 int main(int argc, char **argv)
 {
+	run_from_memory(argv);
 	if (argc > 3 && !strcmp(argv[1], "--own-server")) {
 		struct side side = become_peers(atoi(argv[2]));
 

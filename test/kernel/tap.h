@@ -45,7 +45,7 @@ __attribute__((unused)) static bool is(long got, long expected, const char *what
 		ret_ == -1 ? -errno : ret_; \
 	})
 
-static int done(void)
+__attribute__((unused)) static int done(void)
 {
 	printf("1..%d\n", tap_count);
 	fflush(stdout);

@@ -9,26 +9,20 @@
 #ifndef TWO_SERVICES_H
 #define TWO_SERVICES_H
 
-#define _GNU_SOURCE
-#include <errno.h>
+#include "tap.h"
+#include <rpal.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <ucontext.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
-#include <rpal.h>
 
 struct side {
-	int socket;		/* to the other side */
+	int socket; /* to the other side */
 	pid_t other;
 	struct rpal_peer peer;
-	struct rpal_target target;	/* client: the server's main thread */
+	struct rpal_target target; /* client: the server's main thread */
 };
 
 static inline void die(const char *what, int error)
@@ -89,6 +83,13 @@ static inline struct side become_peers(int socket)
 	return side;
 }
 
+/* Of the calling thread, which is attached. */
+static inline struct rpal_control *own_control(void)
+{
+	return (void *)((uintptr_t)rpal_service()->slot_start + RPAL_CONTROL_OFFSET +
+			RPAL_TID_INDEX(rpal_tid()) * RPAL_CONTROL_STRIDE);
+}
+
 static inline void introduce_receiver(struct side *side, unsigned int roles)
 {
 	uint32_t tid;
@@ -107,17 +108,20 @@ static inline void meet_receiver(struct side *side)
 	MUST(rpal_target_init(&side->target, tid, side->peer.pkey));
 }
 
-static inline pid_t start_service(const char *role, int socket, int argc,
-				  char **argv)
+/* Executes this program as a service: ROLE SOCKET arguments… */
+static inline pid_t start_service(const char *role, int socket, int argc, char **argv)
 {
 	char number[16], *args[32] = { "/proc/self/exe", (char *)role, number };
-	pid_t pid = fork();
+	pid_t pid;
 
+	/* fork() copies what exec throws away: most of the time with an emulator. */
+	pid = vfork();
 	if (pid)
 		return pid;
-	snprintf(number, sizeof(number), "%d", socket);
-	for (int i = 1; i < argc && i < 28; i++)
-		args[2 + i] = argv[i];
+	/* Without close-on-exec, if it had that. */
+	snprintf(number, sizeof(number), "%d", dup(socket));
+	for (int i = 0; i < argc && i < 28; i++)
+		args[3 + i] = argv[i];
 	MUST(rpal_exec_service());
 	execv("/proc/self/exe", args);
 	die("execv", errno);
@@ -125,37 +129,47 @@ static inline pid_t start_service(const char *role, int socket, int argc,
 }
 
 /* For tests whose client starts services of its own, as peers of itself. */
-static inline struct side start_peer(const char *role, int argc, char **argv,
-				     pid_t *pid)
+static inline struct side start_peer(const char *role, int argc, char **argv, pid_t *pid)
 {
 	struct side side;
 	int sockets[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
 		die("socketpair", errno);
-	*pid = fork();
-	if (*pid == 0) {
-		char number[16], *args[32] = { "/proc/self/exe", (char *)role,
-					       number };
-
-		snprintf(number, sizeof(number), "%d", dup(sockets[0]));
-		for (int i = 0; i < argc && i < 28; i++)
-			args[3 + i] = argv[i];
-		MUST(rpal_exec_service());
-		execv("/proc/self/exe", args);
-		die("execv", errno);
-	}
+	*pid = start_service(role, sockets[0], argc, argv);
+	if (*pid < 0)
+		die("fork", errno);
 	close(sockets[0]);
 	side = become_peers(sockets[1]);
 	return side;
 }
 
 /*
+ * The receiver's loop: @handle makes the answer of the message, its result is
+ * the status.
+ */
+static inline void serve_calls(int (*handle)(struct rpal_message *message))
+{
+	struct rpal_message message = { 0 };
+	int answer = 0, status = 0;
+
+	for (;;) {
+		int ret = rpal_serve_one(&message, answer, status);
+
+		/* A signal was handled; the answer has been given. */
+		answer = ret != -EINTR;
+		if (!answer)
+			continue;
+		MUST(ret);
+		status = handle(&message);
+	}
+}
+
+/*
  * The whole main(): runs server and client in services of their own. The
  * server may be killed by the client or left running; it is then ended here.
  */
-static inline int two_services(int argc, char **argv,
-			       void (*server)(struct side *, int, char **),
+static inline int two_services(int argc, char **argv, void (*server)(struct side *, int, char **),
 			       int (*client)(struct side *, int, char **))
 {
 	int sockets[2], status, ret;
@@ -176,43 +190,21 @@ static inline int two_services(int argc, char **argv,
 		return client(&side, argc - 2, argv + 2);
 	}
 
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
 		die("socketpair", errno);
-	pids[0] = start_service("--server", sockets[0], argc, argv);
-	pids[1] = start_service("--client", sockets[1], argc, argv);
+	pids[0] = start_service("--server", sockets[0], argc - 1, argv + 1);
+	pids[1] = start_service("--client", sockets[1], argc - 1, argv + 1);
 	close(sockets[0]);
 	close(sockets[1]);
 	waitpid(pids[1], &status, 0);
 	ret = WIFEXITED(status) ? WEXITSTATUS(status) : 100;
 	if (ret == 100)
-		printf("Bail out! the client died of signal %d\n",
-		       WTERMSIG(status));
+		printf("Bail out! the client died of signal %d\n", WTERMSIG(status));
 	if (waitpid(pids[0], &status, WNOHANG) == 0) {
 		kill(pids[0], SIGKILL);
 		waitpid(pids[0], &status, 0);
 	}
 	return ret;
-}
-
-static int tap_number, tap_failed;
-
-static inline bool ok(bool passed, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	printf("%sok %d - ", passed ? "" : "not ", ++tap_number);
-	vprintf(format, args);
-	printf("\n");
-	va_end(args);
-	tap_failed += !passed;
-	return passed;
-}
-
-static inline int tap_end(void)
-{
-	printf("1..%d\n", tap_number);
-	return tap_failed != 0;
 }
 
 #endif

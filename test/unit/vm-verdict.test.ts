@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { failureOf, exitStatus, type GuestResult } from '../../vm/guest.js';
 import { guestEnvironment } from '../../vm/guest-environment.js';
 import { parseDeclaration } from '../declaration.js';
-import { planGuestRuns } from '../guest-runs.js';
+import { machineOfRun, nameOfRun, planGuestRuns } from '../guest-runs.js';
 import { Tally } from '../tally.js';
 import { judgeTap } from '../tap-verdict.js';
 import { readVitestReport } from '../vitest-report.js';
@@ -74,6 +74,7 @@ describe('parseDeclaration', () => {
     expect(parseDeclaration('int main;')).toEqual({
       cpus: [1, 2],
       icount: false,
+      isolation: ['mpk'],
       debug: true,
       stock: false,
       timeout: 60,
@@ -84,6 +85,7 @@ describe('parseDeclaration', () => {
     expect(parseDeclaration('// x\n/* guest: cpus=2,4 debug=no timeout=5 */\n')).toEqual({
       cpus: [2, 4],
       icount: false,
+      isolation: ['mpk'],
       debug: false,
       stock: false,
       timeout: 5,
@@ -93,16 +95,22 @@ describe('parseDeclaration', () => {
       icount: true,
       debug: false,
     });
+    expect(parseDeclaration('// guest: isolation=mpk,none\n').isolation).toEqual(['mpk', 'none']);
     expect(parseDeclaration('// guest: icount debug\n').debug).toBe(true);
     expect(parseDeclaration('// guest: stock\n').stock).toBe(true);
   });
 
-  it.each(['cpu=2', 'cpus=two', 'cpus=0', 'icount cpus=2', 'timeout=never', 'fast'])(
-    'refuses %s',
-    (words) => {
-      expect(() => parseDeclaration(`/* guest: ${words} */`)).toThrow();
-    },
-  );
+  it.each([
+    'cpu=2',
+    'cpus=two',
+    'cpus=0',
+    'icount cpus=2',
+    'isolation=some',
+    'timeout=never',
+    'fast',
+  ])('refuses %s', (words) => {
+    expect(() => parseDeclaration(`/* guest: ${words} */`)).toThrow();
+  });
 });
 
 describe('planGuestRuns', () => {
@@ -133,6 +141,15 @@ describe('planGuestRuns', () => {
       ['stock', 2, false, 'd'],
       ['debug', 2, false, 'a'],
     ]);
+  });
+
+  it('boots one more guest without isolation', () => {
+    const runs = planGuestRuns([test('a', 'cpus=1 debug=no isolation=none,mpk')]);
+    expect(runs.map(nameOfRun)).toEqual([
+      'normal kernel, 1 CPU',
+      'normal kernel, 1 CPU, isolation=none',
+    ]);
+    expect(runs.map((run) => machineOfRun(run).append)).toEqual(['', 'rpal.isolation=none']);
   });
 
   it('can be narrowed', () => {
