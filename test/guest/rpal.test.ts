@@ -1,4 +1,4 @@
-// guest: cpus=1,2 timeout=400
+// guest: cpus=1 timeout=400
 /** Two Node.js processes of the guest call each other over the real kernel. */
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';

@@ -324,12 +324,15 @@ static inline void sweep(struct coverage *coverage, long from, long to, int step
 /* Reading the clock in front of the call and behind it. */
 #define EDGES 4
 
-/* A sweep is one only if it met every instruction. */
-static inline void check_coverage(struct coverage *coverage)
+/*
+ * A sweep is one only if it met every instruction: @least of the call's, less
+ * the edges.
+ */
+static inline void check_coverage(struct coverage *coverage, long least)
 {
 	struct run run = longest_run(coverage);
 
-	ok(run.length >= coverage->far.length - EDGES,
+	ok(run.length >= least - EDGES,
 	   "of %ld events %ld fell into the call of %ld instructions, each at another one",
 	   coverage->tried, run.length, coverage->far.length);
 	printf("# positions %ld..%ld and %ld others\n", run.first, run.first + run.length - 1,

@@ -228,10 +228,17 @@ static int step_of(const struct sweep *all)
 
 static void check_sweep(struct sweep *all)
 {
+	/*
+	 * Kills come from another process, and how long their way is depends on
+	 * the state of the fresh pair: not all distances are met, yet.
+	 */
+	long length = all->coverage.far.length;
+	long least = all->fate == KILL ? length / 2 : length;
+
 	ok(!all->wrong, "%s call, %ld %s the receiver: %ld wrong",
 	   all->kind == ADD ? "plain" : "slow", all->coverage.tried, names[all->fate], all->wrong);
 	if (all->kind == ADD)
-		check_coverage(&all->coverage);
+		check_coverage(&all->coverage, least);
 	else
 		check_slow_coverage(&all->coverage, step_of(all));
 }

@@ -91,7 +91,7 @@ static struct run sweep_signals(struct side *side, timer_t timer, int kind)
 	       after.retries - before.retries);
 	ok(!ask_report(all.target).wrong, "the handlers have kept all their registers");
 	if (kind == ADD)
-		check_coverage(&all.coverage);
+		check_coverage(&all.coverage, all.coverage.far.length);
 	else
 		check_slow_coverage(&all.coverage, SLOW_SIGNALS);
 	return longest_run(&all.coverage);
@@ -278,7 +278,7 @@ static void sweep_kills(struct side *side, int kind, struct run window)
 	ok(!ask_report(all.target).wrong, "the handlers have kept all their registers");
 	ok(all.ids.count < IDS_IN_FLIGHT, "%d service ids were enough", all.ids.count);
 	if (kind == ADD)
-		check_coverage(&all.coverage);
+		check_coverage(&all.coverage, all.coverage.far.length);
 	else
 		check_slow_coverage(&all.coverage, SLOW_KILLS);
 }
