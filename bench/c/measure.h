@@ -102,6 +102,22 @@ static inline void save(const struct plan *plan, const char *name, const struct 
 	}
 }
 
+/* What a client has before its first message. */
+struct run {
+	struct plan plan;
+	struct samples samples;
+	uint64_t cost; /* of reading the clock */
+	long counted;  /* messages of the passes that are not timed */
+};
+
+static inline struct run run_of(char **argv)
+{
+	struct plan plan = plan_of(argv);
+
+	return (struct run){ plan, samples_for(plan.messages), clock_cost(&plan),
+			     plan.messages / 10 };
+}
+
 /* 32 bytes of which none can be lost, doubled or mixed up unnoticed. */
 struct record {
 	uint64_t number, stamp, mixed, check;

@@ -4,8 +4,7 @@
  * an epoll program gets that changes one call. One way is the time from before
  * the call until the receiver has the message.
  */
-#include "measure.h"
-#include "two_services.h"
+#include "rpal_measure.h"
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -61,51 +60,42 @@ static inline void send_one(struct side *side, uint64_t number, uint64_t stamp)
 	verify(right(&record, ~number), number);
 }
 
-static uint64_t hand_backs(void)
-{
-	struct rpal_counters counters;
-
-	MUST(rpal_counters(&counters));
-	return counters.handed_back;
-}
-
 static int client(struct side *side, int argc, char **argv)
 {
-	struct plan plan = plan_of(argv);
-	struct samples samples = samples_for(plan.messages);
-	uint64_t cost = clock_cost(&plan), start, total, before;
-	long counted = plan.messages / 10;
+	struct run run = run_of(argv);
+	long messages = run.plan.messages;
+	uint64_t start, total, before;
 	struct syscall_count count;
 	double calls;
 
-	for (long i = 0; i < plan.messages / 10; i++)
+	for (long i = 0; i < run.counted; i++)
 		send_one(side, i, 0);
 
 	before = hand_backs();
-	start = ticks(&plan);
-	for (long i = 0; i < plan.messages; i++)
+	start = ticks(&run.plan);
+	for (long i = 0; i < messages; i++)
 		send_one(side, i, 0);
-	total = ticks(&plan) - start;
+	total = ticks(&run.plan) - start;
 	before = hand_backs() - before;
 
-	for (long i = 0; i < plan.messages; i++) {
-		start = ticks(&plan);
+	for (long i = 0; i < messages; i++) {
+		start = ticks(&run.plan);
 		send_one(side, i, start);
-		sample(&samples, ticks(&plan) - start - cost);
+		sample(&run.samples, ticks(&run.plan) - start - run.cost);
 	}
 
 	count = count_syscalls();
 	calls = syscalls(&count);
-	for (long i = 0; i < counted; i++)
+	for (long i = 0; i < run.counted; i++)
 		send_one(side, i, 0);
-	calls = calls < 0 ? -1 : (syscalls(&count) - calls - count.cpus) / counted;
+	calls = calls < 0 ? -1 : (syscalls(&count) - calls - count.cpus) / run.counted;
 
 	send_one(side, LAST, 0);
-	save(&plan, "c-rpal-round-trip", &samples);
-	report(&(struct result){ "rpal", "one-way", "c-rpal-one-way", 32, plan.messages, -1,
-				 (double)before / plan.messages, calls });
-	report(&(struct result){ "rpal", "round-trip", "c-rpal-round-trip", 32, plan.messages,
-				 (double)total / plan.messages, (double)before / plan.messages,
+	save(&run.plan, "c-rpal-round-trip", &run.samples);
+	report(&(struct result){ "rpal", "one-way", "c-rpal-one-way", 32, messages, -1,
+				 (double)before / messages, calls });
+	report(&(struct result){ "rpal", "round-trip", "c-rpal-round-trip", 32, messages,
+				 (double)total / messages, (double)before / messages,
 				 calls });
 	return 0;
 }

@@ -78,10 +78,9 @@ static inline void send_one(const struct end *end, uint64_t number, uint64_t sta
 
 int main(int argc, char **argv)
 {
-	struct plan plan = plan_of(argv);
-	struct samples samples = samples_for(plan.messages);
-	uint64_t cost = clock_cost(&plan), start, total;
-	long counted = plan.messages / 10;
+	struct run run = run_of(argv);
+	long messages = run.plan.messages;
+	uint64_t start, total;
 	struct syscall_count count;
 	int sockets[2];
 	struct end end;
@@ -95,38 +94,38 @@ int main(int argc, char **argv)
 	child = fork();
 	if (child == 0) {
 		close(sockets[1]);
-		server(&plan, sockets[0]);
+		server(&run.plan, sockets[0]);
 	}
 	close(sockets[0]);
 	end = end_of(sockets[1]);
 
-	for (long i = 0; i < plan.messages / 10; i++)
+	for (long i = 0; i < run.counted; i++)
 		send_one(&end, i, 0);
 
-	start = ticks(&plan);
-	for (long i = 0; i < plan.messages; i++)
+	start = ticks(&run.plan);
+	for (long i = 0; i < messages; i++)
 		send_one(&end, i, 0);
-	total = ticks(&plan) - start;
+	total = ticks(&run.plan) - start;
 
-	for (long i = 0; i < plan.messages; i++) {
-		start = ticks(&plan);
+	for (long i = 0; i < messages; i++) {
+		start = ticks(&run.plan);
 		send_one(&end, i, start);
-		sample(&samples, ticks(&plan) - start - cost);
+		sample(&run.samples, ticks(&run.plan) - start - run.cost);
 	}
 
 	count = count_syscalls();
 	calls = syscalls(&count);
-	for (long i = 0; i < counted; i++)
+	for (long i = 0; i < run.counted; i++)
 		send_one(&end, i, 0);
-	calls = calls < 0 ? -1 : (syscalls(&count) - calls - count.cpus) / counted;
+	calls = calls < 0 ? -1 : (syscalls(&count) - calls - count.cpus) / run.counted;
 
 	send_one(&end, LAST, 0);
 	close(sockets[1]);
 	waitpid(child, NULL, 0);
-	save(&plan, "c-unix-round-trip", &samples);
-	report(&(struct result){ "unix", "one-way", "c-unix-one-way", 32, plan.messages, -1, 0,
+	save(&run.plan, "c-unix-round-trip", &run.samples);
+	report(&(struct result){ "unix", "one-way", "c-unix-one-way", 32, messages, -1, 0,
 				 calls });
-	report(&(struct result){ "unix", "round-trip", "c-unix-round-trip", 32, plan.messages,
-				 (double)total / plan.messages, 0, calls });
+	report(&(struct result){ "unix", "round-trip", "c-unix-round-trip", 32, messages,
+				 (double)total / messages, 0, calls });
 	return 0;
 }
