@@ -194,8 +194,7 @@ static int self_role(int socket)
 	test_fork();
 	test_exec();
 	test_peers();
-	say(socket, tap_count | tap_failed << 16);
-	return 0;
+	return tell_counts(socket);
 }
 
 static int plain_role(int socket)
@@ -214,17 +213,8 @@ const struct role roles[] = {
 
 int main(int argc, char **argv)
 {
-	struct child self;
-	uint64_t counts;
-
 	RUN_ROLE(argc, argv);
 	close(device());
-	self = spawn("self", true);
-	counts = hear(self.socket);
-	if (counts == ~0UL)
-		bail_out("the service died");
-	tap_count = counts & 0xffff;
-	tap_failed = counts >> 16;
-	is(outcome(&self), 0, "the service ends well");
+	test_in_service("self");
 	return done();
 }

@@ -111,8 +111,7 @@ static int self_role(int socket)
 	test_info();
 	test_commands();
 	test_requests();
-	say(socket, tap_count | tap_failed << 16);
-	return 0;
+	return tell_counts(socket);
 }
 
 static void test_no_service(void)
@@ -141,18 +140,9 @@ const struct role roles[] = { { "self", self_role }, { "peer", peer_role }, {} }
 
 int main(int argc, char **argv)
 {
-	struct child self;
-	uint64_t counts;
-
 	RUN_ROLE(argc, argv);
 	close(device());
-	self = spawn("self", true);
-	counts = hear(self.socket);
-	if (counts == ~0UL)
-		bail_out("the service died");
-	tap_count = counts & 0xffff;
-	tap_failed = counts >> 16;
-	is(outcome(&self), 0, "the service ends well");
+	test_in_service("self");
 	test_no_service();
 	return done();
 }

@@ -145,8 +145,7 @@ static int self_role(int socket)
 	test_pages();
 	test_calls();
 	test_registers();
-	say(socket, tap_count | tap_failed << 16);
-	return 0;
+	return tell_counts(socket);
 }
 
 static void test_peers(void)
@@ -181,20 +180,11 @@ const struct role roles[] = { { "self", self_role }, { "peer", peer_role }, {} }
 
 int main(int argc, char **argv)
 {
-	struct child self;
-	uint64_t counts;
-
 	RUN_ROLE(argc, argv);
 	me = get_info(device());
 	if (!(me.caps & RPAL_CAP_MPK))
 		skip_all("no protection keys");
-	self = spawn("self", true);
-	counts = hear(self.socket);
-	if (counts == ~0UL)
-		bail_out("a service died");
-	tap_count = counts & 0xffff;
-	tap_failed = counts >> 16;
-	is(outcome(&self), 0, "the service ends well");
+	test_in_service("self");
 	test_peers();
 	return done();
 }
