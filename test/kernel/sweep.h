@@ -283,36 +283,56 @@ static inline struct run longest_run(struct coverage *coverage)
 	return longest;
 }
 
-/* Has this position been missed, while others close to it met the call? */
-static inline bool is_gap(struct coverage *coverage, long position)
-{
-	bool before = false, behind = false;
+/* How a test makes one try. */
+struct attempts {
+	void (*attempt)(void *context, long d, unsigned int nops);
+	void *context;
+};
 
-	for (int i = 1; i <= 8; i++) {
-		before |= *at_position(coverage, position - i);
-		behind |= *at_position(coverage, position + i);
-	}
-	return before && behind && !*at_position(coverage, position);
+/* Tries a position with every number of nops until one meets the call there. */
+static inline bool insist(struct coverage *coverage, const struct attempts *all, long at)
+{
+	for (unsigned int nops = 0; nops < SLED && !*at_position(coverage, at); nops++)
+		all->attempt(all->context, at + coverage->distance + nops, nops);
+	return *at_position(coverage, at);
 }
 
 /*
- * Attempts one try for every position of @from..@to, or one in @step. Where a
- * tick or the like has displaced the event, others with the same position
- * follow, so that a call of plain instructions is met at each of them.
+ * A tick, or work that the kernel has put off, displaces an event now and then,
+ * sometimes many in a row. A call of plain instructions can be met at each of
+ * them: all that were missed between those that were met, and at both ends.
  */
+static inline void fill_gaps(struct coverage *coverage, const struct attempts *all)
+{
+	long first = longest_run(coverage).first, last = first;
+
+	for (long at = -POSITIONS / 2; at < POSITIONS / 2; at++) {
+		if (!*at_position(coverage, at))
+			continue;
+		first = at < first ? at : first;
+		last = at;
+	}
+	for (long at = first; at <= last; at++)
+		insist(coverage, all, at);
+	while (insist(coverage, all, first - 1))
+		first--;
+	while (insist(coverage, all, last + 1))
+		last++;
+}
+
+/* Makes one try for every position of @from..@to, or one in @step. */
 static inline void sweep(struct coverage *coverage, long from, long to, int step,
-			 void (*attempt)(void *context, long d, unsigned int nops), void *context)
+			 const struct attempts *all)
 {
 	/* Behind the call: says what the distance is with such a timer. */
-	attempt(context, coverage->far.distance + coverage->far.length + 1000, 0);
+	all->attempt(all->context, coverage->far.distance + coverage->far.length + 1000, 0);
 	for (long at = from; at <= to; at += step) {
 		unsigned int nops = -(at + coverage->distance) & (SLED - 1);
 
-		attempt(context, at + coverage->distance + nops, nops);
+		all->attempt(all->context, at + coverage->distance + nops, nops);
 	}
-	for (long at = from; step == 1 && at <= to; at++)
-		for (unsigned int nops = 0; nops < SLED && is_gap(coverage, at); nops++)
-			attempt(context, at + coverage->distance + nops, nops);
+	if (step == 1)
+		fill_gaps(coverage, all);
 }
 
 /*
@@ -325,14 +345,13 @@ static inline void sweep(struct coverage *coverage, long from, long to, int step
 #define EDGES 4
 
 /*
- * A sweep is one only if it met every instruction: @least of the call's, less
- * the edges.
+ * A sweep is one only if it met every instruction of the call, less the edges.
  */
-static inline void check_coverage(struct coverage *coverage, long least)
+static inline void check_coverage(struct coverage *coverage)
 {
 	struct run run = longest_run(coverage);
 
-	ok(run.length >= least - EDGES,
+	ok(run.length >= coverage->far.length - EDGES,
 	   "of %ld events %ld fell into the call of %ld instructions, each at another one",
 	   coverage->tried, run.length, coverage->far.length);
 	printf("# positions %ld..%ld and %ld others\n", run.first, run.first + run.length - 1,

@@ -228,17 +228,10 @@ static int step_of(const struct sweep *all)
 
 static void check_sweep(struct sweep *all)
 {
-	/*
-	 * Kills come from another process, and how long their way is depends on
-	 * the state of the fresh pair: not all distances are met, yet.
-	 */
-	long length = all->coverage.far.length;
-	long least = all->fate == KILL ? length / 2 : length;
-
 	ok(!all->wrong, "%s call, %ld %s the receiver: %ld wrong",
 	   all->kind == ADD ? "plain" : "slow", all->coverage.tried, names[all->fate], all->wrong);
 	if (all->kind == ADD)
-		check_coverage(&all->coverage, least);
+		check_coverage(&all->coverage);
 	else
 		check_slow_coverage(&all->coverage, step_of(all));
 }
@@ -261,7 +254,8 @@ static struct window sweep_events(int fate, int kind)
 	for (int i = 0; i < 3; i++)
 		far = try_once(all.target, kind, 500000000, 0);
 	all.coverage = coverage_of(&far);
-	sweep(&all.coverage, -LATE, far.length, step_of(&all), attempt_event, &all);
+	sweep(&all.coverage, -LATE, far.length, step_of(&all),
+	      &(struct attempts){ attempt_event, &all });
 	check_sweep(&all);
 	ok(!ask_report(all.target).wrong, "handled as the server, with all registers kept");
 	end_server(&side, pid);
@@ -276,13 +270,14 @@ static void sweep_kills(const struct side *other, int kind, const struct window 
 		.kind = kind,
 		.coverage = coverage_of(&window->far),
 	};
+	struct attempts attempts = { attempt_kill, &all };
 
 	/* What a fresh server does takes a little longer. */
 	if (kind == ADD)
 		sweep(&all.coverage, window->run.first - 192,
-		      window->run.first + window->run.length + 128, 1, attempt_kill, &all);
+		      window->run.first + window->run.length + 128, 1, &attempts);
 	else
-		sweep(&all.coverage, -LATE, window->far.length, step_of(&all), attempt_kill, &all);
+		sweep(&all.coverage, -LATE, window->far.length, step_of(&all), &attempts);
 	check_sweep(&all);
 	ok(all.dead && all.alive, "in the call, before (%ld) and after (%ld) the answer", all.dead,
 	   all.alive);

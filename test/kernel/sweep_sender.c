@@ -82,8 +82,8 @@ static struct run sweep_signals(struct side *side, timer_t timer, int kind)
 		far = try_signal(all.target, timer, kind, 10000000, 0);
 	all.coverage = coverage_of(&far);
 	rpal_counters(&before);
-	sweep(&all.coverage, -LATE, far.length, kind == ADD ? 1 : SLOW_SIGNALS, attempt_signal,
-	      &all);
+	sweep(&all.coverage, -LATE, far.length, kind == ADD ? 1 : SLOW_SIGNALS,
+	      &(struct attempts){ attempt_signal, &all });
 	rpal_counters(&after);
 	ok(!all.wrong && !foreign, "%s call, %ld signals to the sender: %ld wrong, %d as another",
 	   kind == ADD ? "plain" : "slow", all.coverage.tried, all.wrong, (int)foreign);
@@ -91,7 +91,7 @@ static struct run sweep_signals(struct side *side, timer_t timer, int kind)
 	       after.retries - before.retries);
 	ok(!ask_report(all.target).wrong, "the handlers have kept all their registers");
 	if (kind == ADD)
-		check_coverage(&all.coverage, all.coverage.far.length);
+		check_coverage(&all.coverage);
 	else
 		check_slow_coverage(&all.coverage, SLOW_SIGNALS);
 	return longest_run(&all.coverage);
@@ -262,14 +262,15 @@ static void attempt_kill(void *context, long d, unsigned int nops)
 static void sweep_kills(struct side *side, int kind, struct run window)
 {
 	struct kills all = { .target = &side->target, .kind = kind };
+	struct attempts attempts = { attempt_kill, &all };
 	struct try far = kill_one(all.target, kind, 500000000, 0).try;
 
 	all.coverage = coverage_of(&far);
 	if (kind == ADD)
 		sweep(&all.coverage, window.first - 192, window.first + window.length + 64, 1,
-		      attempt_kill, &all);
+		      &attempts);
 	else
-		sweep(&all.coverage, -LATE, far.length, SLOW_KILLS, attempt_kill, &all);
+		sweep(&all.coverage, -LATE, far.length, SLOW_KILLS, &attempts);
 	ok(!all.wrong, "%s call, %ld kills of the sender: %ld wrong",
 	   kind == ADD ? "plain" : "slow", all.coverage.tried, all.wrong);
 	ok(all.unhandled && all.handled && all.finished,
@@ -278,7 +279,7 @@ static void sweep_kills(struct side *side, int kind, struct run window)
 	ok(!ask_report(all.target).wrong, "the handlers have kept all their registers");
 	ok(all.ids.count < IDS_IN_FLIGHT, "%d service ids were enough", all.ids.count);
 	if (kind == ADD)
-		check_coverage(&all.coverage, all.coverage.far.length);
+		check_coverage(&all.coverage);
 	else
 		check_slow_coverage(&all.coverage, SLOW_KILLS);
 }
