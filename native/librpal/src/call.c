@@ -59,11 +59,15 @@ static int wait_parked(const struct rpal_target *target, int64_t deadline)
 	return ret == -EINTR ? 0 : ret == -ESRCH ? -EOWNERDEAD : ret;
 }
 
-/* The first attempt did not end with an answer. */
-static int __attribute__((noinline))
-call_slowly(struct rpal_self *self, const struct rpal_target *target,
-	    struct rpal_message *message, int timeout_ms, long ret, bool wait)
+/*
+ * Continues rpal_call() and rpal_post(): the first attempt did not end with an
+ * answer, @ret says why.
+ */
+int rpal_call_slowly(const struct rpal_target *target,
+		     struct rpal_message *message, int timeout_ms, long ret,
+		     int mode)
 {
+	struct rpal_self *self = &rpal_self;
 	int64_t deadline = timeout_ms < 0 ? -1 :
 			   rpal_now() + timeout_ms * 1000000LL;
 	int error;
@@ -75,7 +79,7 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 		switch (ret) {
 		case -EINPROGRESS:
 			self->counters.handed_back++;
-			if (wait)
+			if (mode == RPAL_MODE_CALL)
 				return wait_reply(self, message, deadline);
 			/* Who does not wait says so: the kernel drops it. */
 			wait_reply(self, message, 0);
@@ -85,10 +89,7 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 			break;
 		case -EBUSY:
 			/* Parked, but others wait for it, too? */
-			ret = rpal_switch_call(self->control, target->control,
-					       message, target->tid,
-					       self->lent | RPAL_FLAG_CONTENDED,
-					       target->parked |
+			ret = rpal_switch_call(target, message,
 					       RPAL_FLAG_CONTENDED);
 			if (ret != -EBUSY)
 				continue;
@@ -100,38 +101,21 @@ call_slowly(struct rpal_self *self, const struct rpal_target *target,
 		default:
 			return ret;
 		}
-		ret = rpal_switch_call(self->control, target->control, message,
-				       target->tid, self->lent,
-				       target->parked);
+		ret = rpal_switch_call(target, message, 0);
 	}
 }
 
-static inline int call(const struct rpal_target *target,
-		       struct rpal_message *message, int timeout_ms, bool wait)
+/* Before rpal_call() and rpal_post(): no sender, or on loan. */
+int rpal_call_unready(const struct rpal_target *target,
+		      struct rpal_message *message, int timeout_ms, int mode)
 {
 	struct rpal_self *self = &rpal_self;
-	long ret;
 
-	if (unlikely(!(self->roles & RPAL_ROLE_SENDER)))
+	if (!(self->roles & RPAL_ROLE_SENDER))
 		return -EPERM;
 	/* A task can run one loan at a time. */
 	rpal_leave_loan(self);
-	self->control->call_seq++;
-	ret = rpal_switch_call(self->control, target->control, message,
-			       target->tid, self->lent, target->parked);
-	if (likely(ret >= 0))
-		return ret;
-	return call_slowly(self, target, message, timeout_ms, ret, wait);
-}
-
-int rpal_call(const struct rpal_target *target, struct rpal_message *message,
-	      int timeout_ms)
-{
-	return call(target, message, timeout_ms, true);
-}
-
-int rpal_post(const struct rpal_target *target, struct rpal_message *message,
-	      int timeout_ms)
-{
-	return call(target, message, timeout_ms, false);
+	return mode == RPAL_MODE_CALL ?
+		       rpal_call(target, message, timeout_ms) :
+		       rpal_post(target, message, timeout_ms);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Numbers for switch.S; thread.c checks them against the structures. */
+/* Numbers for switch.S and C; thread.c checks them against the structures. */
 #ifndef RPAL_CONTROL_OFFSETS_H
 #define RPAL_CONTROL_OFFSETS_H
 
@@ -13,14 +13,27 @@
 #define CONTROL_CALLEE			128
 #define CONTROL_CALLEE_RETURNING	132
 #define CONTROL_CALL_SP			136
-#define CONTROL_TID			152
+#define CONTROL_CALL_SEQ		144
 #define CONTROL_GUARD			156
 #define CONTROL_RETURN_IP		160
 #define CONTROL_RETURNING		168
 
-/* Results of rpal_switch_park() beside those of the ioctl. */
+#define TARGET_CONTROL			0
+#define TARGET_PARKED			8
+#define TARGET_TID			16
+
+#define SELF_SENDER			0
+#define SELF_RECEIVER			8
+#define SELF_LENT			16
+#define SELF_SERVED			24
+
+/* What becomes of a call that the first attempt did not end with an answer. */
+#define RPAL_MODE_CALL			0
+#define RPAL_MODE_POST			1
+#define RPAL_MODE_ONCE			2	/* its caller is told */
+
+/* Result of rpal_switch_park() beside those of the ioctl. */
 #define RPAL_SWITCH_CALLED		2
-#define RPAL_SWITCH_OWN			3
 
 #ifdef __ASSEMBLER__
 #define RPAL_STATE_ACTIVE		3

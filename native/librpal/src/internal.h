@@ -26,12 +26,18 @@ enum call_progress {
 	CALL_ANSWERED,
 };
 
-/* The calling thread. All zero if it is not attached. */
+/*
+ * The calling thread. The blocks that the switch looks at, @sender and
+ * @receiver, are those of a thread that cannot take the short way while it does
+ * not have the role: rpal_no_sender says ACTIVE, rpal_no_receiver RUN.
+ */
 struct rpal_self {
-	struct rpal_control *control;
-	unsigned int roles;
+	struct rpal_control *sender, *receiver;
 	uint64_t lent;			/* state word of a receiver we claim */
-	uint64_t fs_base;		/* of the thread: fork leaves it behind */
+	uint64_t served;		/* calls taken or ended in user mode */
+
+	struct rpal_control *control;	/* NULL: not attached */
+	unsigned int roles;
 	struct rpal_counters counters;
 
 	/* Receiver. */
@@ -42,6 +48,12 @@ struct rpal_self {
 	/* When the kernel wakes the parked task, CLOCK_MONOTONIC ns. */
 	int64_t armed;
 };
+
+extern struct rpal_control rpal_no_sender, rpal_no_receiver
+	__attribute__((visibility("hidden")));
+
+#define RPAL_SELF_UNATTACHED						\
+	{ .sender = &rpal_no_sender, .receiver = &rpal_no_receiver }
 
 extern __thread struct rpal_self rpal_self
 	__attribute__((visibility("hidden"), tls_model("initial-exec")));
@@ -66,55 +78,27 @@ static inline void rpal_leave_loan(const struct rpal_self *self)
 
 int64_t rpal_now(void) __attribute__((visibility("hidden")));
 
-/*
- * switch.S. A switch comes back with the registers of another context. The
- * compiler is told that all are lost but rsp and rbp, so that each is saved
- * once, by the function that has to keep it. It is not told that something is
- * pushed: librpal is compiled without a red zone.
- */
-#define LOST_IN_SWITCH							\
-	"rbx", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc",	\
-	"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",	\
-	"xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
-
-static inline long rpal_switch_call(struct rpal_control *self,
-				    struct rpal_control *peer,
-				    struct rpal_message *message,
-				    uint64_t peer_tid, uint64_t lent,
-				    uint64_t parked)
-{
-	register uint64_t r8 asm("r8") = lent;
-	register uint64_t r9 asm("r9") = parked;
-	long ret;
-
-	asm volatile("call rpal_switch_call"
-		     : "=a"(ret), "+D"(self), "+S"(peer), "+d"(message),
-		       "+c"(peer_tid), "+r"(r8), "+r"(r9)
-		     :
-		     : LOST_IN_SWITCH);
-	return ret;
-}
-
-static inline long rpal_switch_park(struct rpal_control *self,
-				    struct rpal_message *message,
-				    uint64_t status, struct rpal_park *park)
-{
-	long ret;
-
-	asm volatile("call rpal_switch_park"
-		     : "=a"(ret), "+D"(self), "+S"(message), "+d"(status),
-		       "+c"(park)
-		     :
-		     : "r8", "r9", LOST_IN_SWITCH);
-	return ret;
-}
-
+/* switch.S */
+long rpal_switch_call(const struct rpal_target *target,
+		      struct rpal_message *message, uint64_t flags);
+long rpal_switch_park(struct rpal_control *self, struct rpal_message *message,
+		      uint32_t status, struct rpal_park *park);
 int rpal_switch_copy(void *to, const void *from, size_t bytes,
 		     uint32_t open_pkru, uint32_t own_pkru,
 		     struct rpal_control *self, uint32_t peer);
 /* Not functions: where the kernel resumes, and where senders enter. */
 extern const char rpal_at_resume[], rpal_at_finish[], rpal_at_released[];
-extern const char rpal_at_park[], rpal_at_copy[], rpal_at_entry[];
-extern const char rpal_at_return[];
+extern const char rpal_at_park[], rpal_at_copy[];
+extern const char rpal_at_entry[], rpal_at_entry_mpk[];
+extern const char rpal_at_return[], rpal_at_return_mpk[];
+
+/* What switch.S continues with. */
+int rpal_call_unready(const struct rpal_target *target,
+		      struct rpal_message *message, int timeout_ms, int mode);
+int rpal_call_slowly(const struct rpal_target *target,
+		     struct rpal_message *message, int timeout_ms, long ret,
+		     int mode);
+int rpal_serve_from_kernel(struct rpal_message *message, int answer,
+			   int status);
 
 #endif /* RPAL_INTERNAL_H */

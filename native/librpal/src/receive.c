@@ -15,10 +15,10 @@
  */
 #define TOLERANCE	1000000
 
-static int __attribute__((noinline))
-serve_from_kernel(struct rpal_self *self, struct rpal_message *message,
-		  int answer, int status)
+/* Before rpal_serve_one(): no receiver, or not on loan. */
+int rpal_serve_from_kernel(struct rpal_message *message, int answer, int status)
 {
+	struct rpal_self *self = &rpal_self;
 	struct rpal_park park = {
 		.epfd = -1,
 		.flags = answer ? RPAL_PARK_REPLY : 0,
@@ -26,25 +26,14 @@ serve_from_kernel(struct rpal_self *self, struct rpal_message *message,
 		.message = (uintptr_t)message,
 		.status = status,
 	};
-	long ret = rpal_switch_park(self->control, message, status, &park);
-
-	if (ret != RPAL_SWITCH_CALLED)
-		return ret;
-	self->counters.served++;
-	return 0;
-}
-
-int rpal_serve_one(struct rpal_message *message, int answer, int status)
-{
-	struct rpal_self *self = &rpal_self;
 	long ret;
 
-	if (unlikely(!(self->roles & RPAL_ROLE_RECEIVER)))
+	if (!(self->roles & RPAL_ROLE_RECEIVER))
 		return -EPERM;
-	ret = rpal_switch_park(self->control, message, status, NULL);
-	if (unlikely(ret != RPAL_SWITCH_CALLED))
-		return serve_from_kernel(self, message, answer, status);
-	self->counters.served++;
+	ret = rpal_switch_park(self->control, message, status, &park);
+	if (ret != RPAL_SWITCH_CALLED)
+		return ret;
+	self->served++;
 	return 0;
 }
 
@@ -144,7 +133,7 @@ static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
 	ret = rpal_switch_park(self->control, &self->message, status, &park);
 	if (ret == RPAL_SWITCH_CALLED) {
 		self->progress = CALL_ARRIVED;
-		self->counters.served++;
+		self->served++;
 	}
 	return ret;
 }

@@ -94,7 +94,7 @@ static void forget_after_fork(void)
 		close(rpal_device);
 	rpal_device = -1;
 	memset(&rpal_own, 0, sizeof(rpal_own));
-	memset(&rpal_self, 0, sizeof(rpal_self));
+	rpal_self = (struct rpal_self)RPAL_SELF_UNATTACHED;
 }
 
 int rpal_open(void)

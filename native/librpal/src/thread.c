@@ -8,26 +8,36 @@
 
 #include "internal.h"
 
-__thread struct rpal_self rpal_self;
+struct rpal_control rpal_no_sender = { .state = RPAL_STATE_ACTIVE };
+struct rpal_control rpal_no_receiver = { .state = RPAL_STATE_RUN };
 
-#define CHECK_OFFSET(name, field)					\
-	_Static_assert(name == offsetof(struct rpal_control, field),	\
+__thread struct rpal_self rpal_self = RPAL_SELF_UNATTACHED;
+
+#define CHECK_OFFSET(name, type, field)					\
+	_Static_assert(name == offsetof(struct type, field),		\
 		       "switch.S uses another offset for " #field)
 
-CHECK_OFFSET(CONTROL_STATE, state);
-CHECK_OFFSET(CONTROL_ENTRY_IP, entry_ip);
-CHECK_OFFSET(CONTROL_SP, sp);
-CHECK_OFFSET(CONTROL_FS_BASE, fs_base);
-CHECK_OFFSET(CONTROL_CALLER, caller);
-CHECK_OFFSET(CONTROL_PARKED, parked);
-CHECK_OFFSET(CONTROL_PKRU, pkru);
-CHECK_OFFSET(CONTROL_CALLEE, callee);
-CHECK_OFFSET(CONTROL_CALLEE_RETURNING - 4, callee);
-CHECK_OFFSET(CONTROL_CALL_SP, call_sp);
-CHECK_OFFSET(CONTROL_TID, tid);
-CHECK_OFFSET(CONTROL_GUARD, guard);
-CHECK_OFFSET(CONTROL_RETURN_IP, return_ip);
-CHECK_OFFSET(CONTROL_RETURNING, returning);
+CHECK_OFFSET(CONTROL_STATE, rpal_control, state);
+CHECK_OFFSET(CONTROL_ENTRY_IP, rpal_control, entry_ip);
+CHECK_OFFSET(CONTROL_SP, rpal_control, sp);
+CHECK_OFFSET(CONTROL_FS_BASE, rpal_control, fs_base);
+CHECK_OFFSET(CONTROL_CALLER, rpal_control, caller);
+CHECK_OFFSET(CONTROL_PARKED, rpal_control, parked);
+CHECK_OFFSET(CONTROL_PKRU, rpal_control, pkru);
+CHECK_OFFSET(CONTROL_CALLEE, rpal_control, callee);
+CHECK_OFFSET(CONTROL_CALLEE_RETURNING - 4, rpal_control, callee);
+CHECK_OFFSET(CONTROL_CALL_SP, rpal_control, call_sp);
+CHECK_OFFSET(CONTROL_CALL_SEQ, rpal_control, call_seq);
+CHECK_OFFSET(CONTROL_GUARD, rpal_control, guard);
+CHECK_OFFSET(CONTROL_RETURN_IP, rpal_control, return_ip);
+CHECK_OFFSET(CONTROL_RETURNING, rpal_control, returning);
+CHECK_OFFSET(TARGET_CONTROL, rpal_target, control);
+CHECK_OFFSET(TARGET_PARKED, rpal_target, parked);
+CHECK_OFFSET(TARGET_TID, rpal_target, tid);
+CHECK_OFFSET(SELF_SENDER, rpal_self, sender);
+CHECK_OFFSET(SELF_RECEIVER, rpal_self, receiver);
+CHECK_OFFSET(SELF_LENT, rpal_self, lent);
+CHECK_OFFSET(SELF_SERVED, rpal_self, served);
 _Static_assert(RPAL_CALLEE_RETURNING == 1ULL << 32, "switch.S sets a byte");
 _Static_assert(RPAL_IOC_PARK == 0x4020b848 && RPAL_IOC_FINISH == 0xb84b,
 	       "switch.S has its own copy of these");
@@ -82,14 +92,21 @@ int rpal_attach(unsigned int roles)
 		return ret;
 
 	self->control = (struct rpal_control *)(uintptr_t)request.control;
-	self->control->entry_ip = (uintptr_t)rpal_at_entry;
-	self->control->return_ip = (uintptr_t)rpal_at_return;
+	self->control->entry_ip = (uintptr_t)(rpal_own.pkru ?
+					      rpal_at_entry_mpk : rpal_at_entry);
+	self->control->return_ip = (uintptr_t)(rpal_own.pkru ?
+					       rpal_at_return_mpk :
+					       rpal_at_return);
 	self->control->returning =
 		(uint64_t)request.tid << RPAL_STATE_TID_SHIFT |
 		RPAL_STATE_RETURNING;
 	self->lent = (uint64_t)request.tid << RPAL_STATE_TID_SHIFT |
 		     RPAL_STATE_LENT;
 	self->roles |= roles;
+	if (self->roles & RPAL_ROLE_SENDER)
+		self->sender = self->control;
+	if (self->roles & RPAL_ROLE_RECEIVER)
+		self->receiver = self->control;
 	if (!self->call_event.events)
 		self->call_event.events = EPOLLIN | EPOLLRPALIN;
 	return 0;
@@ -105,7 +122,7 @@ int rpal_detach(void)
 	rpal_leave_loan(self);
 	ret = rpal_ioctl(RPAL_IOC_UNREGISTER, (void *)(uintptr_t)self->roles);
 	if (!ret)
-		memset(self, 0, sizeof(*self));
+		*self = (struct rpal_self)RPAL_SELF_UNATTACHED;
 	return ret;
 }
 
@@ -120,5 +137,6 @@ int rpal_counters(struct rpal_counters *counters)
 		return -EPERM;
 	*counters = rpal_self.counters;
 	counters->calls = rpal_self.control->call_seq;
+	counters->served = rpal_self.served;
 	return 0;
 }
