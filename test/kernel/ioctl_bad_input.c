@@ -49,7 +49,7 @@ static void test_commands(void)
 	int bad = 0;
 
 	for (unsigned int nr = 0; nr < 256; nr++) {
-		if (nr >= 0x40 && nr <= 0x4c)
+		if (nr >= 0x40 && nr <= 0x4e)
 			continue;
 		bad += call(_IO(RPAL_IOC_MAGIC, nr), 0) != -ENOTTY;
 		bad += call(_IOWR(RPAL_IOC_MAGIC, nr, struct rpal_info), &me) != -ENOTTY;

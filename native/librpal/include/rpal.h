@@ -161,7 +161,8 @@ RPAL_API int rpal_target_init(struct rpal_target *target, uint32_t tid,
  * Return: the status given by the receiver (>= 0: 0 or RPAL_PENDING, or < 0:
  * an errno of its choice); -EOWNERDEAD the receiver died or its service went
  * away, -ETIMEDOUT, -ESRCH no such receiver, -EPERM this thread is no sender,
- * -EDEADLK a call to oneself.
+ * -EDEADLK a call to oneself, or to a thread that waits, directly or through
+ * others, for the answer of the calling one.
  */
 RPAL_API int rpal_call(const struct rpal_target *target,
 		       struct rpal_message *message, int timeout_ms);

@@ -55,7 +55,7 @@
  *                         kernel-private "parked" has become true
  *   PARKED -> LENT(s)     sender s, cmpxchg: the claim. s has published
  *                         call_sp and then callee before. It then fills
- *                         caller and jumps to entry_ip
+ *                         caller and jumps to entry_ip or notify_ip
  *   LENT(s) -> ACTIVE(s)  receiver's entry stub, byte store (the flags
  *                         survive), after FS base, sp and PKRU are the
  *                         receiver's and before anything is popped
@@ -115,7 +115,8 @@ struct rpal_control {
 	__u64 parked;		/*  40 the state word for that: PARKED, tid */
 	__u32 reserved0[3];	/*  48 */
 	__u32 pkru;		/*  60 */
-	__u64 reserved1[8];	/*  64 */
+	__u64 notify_ip;	/*  64 as entry_ip, for a call that says nothing */
+	__u64 reserved1[7];	/*  72 */
 
 	__u64 callee;		/* 128 */
 	__u64 call_sp;		/* 136 of the saved caller context */
@@ -213,6 +214,14 @@ struct rpal_wait_parked {
 	__s64 timeout_ns;
 };
 
+/* RPAL_IOC_PEER_FD. Set reserved to 0. */
+struct rpal_peer_fd {
+	__s32 fd;		/* in: own end of a Unix socket */
+	__u32 id;		/* in: service id of the peer with the other end */
+	__s32 peer_fd;		/* out: its lowest descriptor of that end */
+	__u32 reserved;
+};
+
 /*
  * /dev/rpal. An open file can be used only by the service that opened it, or by
  * processes that are none if the opener was none.
@@ -269,5 +278,19 @@ struct rpal_wait_parked {
 #define RPAL_IOC_FINISH		_IO(RPAL_IOC_MAGIC, 0x4b)
 /* Does nothing: a context on loan gets back to its own task by any ioctl. */
 #define RPAL_IOC_DETACH		_IO(RPAL_IOC_MAGIC, 0x4c)
+/*
+ * What descriptor does a linked peer have for the other end of a socket?
+ * EBADF: fd is not open; ENOTSOCK: it is no socket; EPROTONOSUPPORT: no AF_UNIX
+ * socket of type stream or seqpacket; ENOTCONN: it is not connected; ESRCH: the
+ * caller is not linked with that service; ENOENT: that has no such descriptor
+ * (any more, or not yet: it has not accepted); EINVAL: reserved is not 0.
+ */
+#define RPAL_IOC_PEER_FD	_IOWR(RPAL_IOC_MAGIC, 0x4d, struct rpal_peer_fd)
+/*
+ * Ends the park that a linked peer's receiver is in, or, if it is in none, its
+ * next, as if its epoll file had become readable; arg: its tid. Never waits.
+ * ESRCH: there is no such receiver.
+ */
+#define RPAL_IOC_WAKE		_IO(RPAL_IOC_MAGIC, 0x4e)
 
 #endif /* _UAPI_LINUX_RPAL_H */
