@@ -8,9 +8,10 @@ const benchResult = z.strictObject({
   transport: z.enum(['rpal', 'unix']),
   /**
    * call: plain rpal_call() there and back, no payload. one-way: from before sending until the
-   * receiver has the message. round-trip: until the answer is back.
+   * receiver has the message. round-trip: until the answer is back. system-call: the same with a
+   * handler that makes one system call, so that its context is handed back.
    */
-  measure: z.enum(['call', 'one-way', 'round-trip']),
+  measure: z.enum(['call', 'one-way', 'round-trip', 'system-call']),
   /** Node.js: what sent the message. */
   api: z.string().optional(),
   bytes: z.int().nonnegative(),

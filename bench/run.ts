@@ -70,13 +70,26 @@ async function outputOf(
  * arguments, printing a line of JSON for every result. The C programs are started by the guest
  * itself: a waiting Node.js process still does things of its own, and there may be one CPU.
  */
-function programs(suites: readonly ('c' | 'node')[]): string[][] {
-  const c = ['rpal_call', 'rpal_message', 'unix_message'];
-  return suites.flatMap((suite) =>
-    suite === 'c'
-      ? c.map((name) => [join('build', 'bench', name)])
-      : [['node', join('bench', 'node', 'measure.js')]],
-  );
+interface Program {
+  argv: readonly string[];
+  /** What follows the directory, the messages and the mode. */
+  plan: readonly string[];
+}
+
+function programs(suites: readonly ('c' | 'node')[]): Program[] {
+  const built = (name: string, ...plan: string[]): Program => ({
+    argv: [join('build', 'bench', name)],
+    plan,
+  });
+  const c = [
+    built('rpal_call'),
+    built('rpal_message'),
+    built('unix_message'),
+    built('rpal_message', 'system-call'),
+    built('unix_message', 'system-call'),
+  ];
+  const node = { argv: ['node', join('bench', 'node', 'measure.js')], plan: [] };
+  return suites.flatMap((suite) => (suite === 'c' ? c : [node]));
 }
 
 async function measure(options: BenchOptions): Promise<BenchReport> {
@@ -110,9 +123,9 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
       const brief = mean < 0 ? '' : `: ${mean.toFixed(0)}`;
       process.stderr.write(`measured: ${suite} ${transport} ${what}${brief}\n`);
     };
-    for (const program of programs(options.suite)) {
-      const argv = [...program, directory, String(options.messages), mode];
-      await outputOf(guest, argv, options.timeout, onResult);
+    for (const { argv, plan } of programs(options.suite)) {
+      const all = [...argv, directory, String(options.messages), mode, ...plan];
+      await outputOf(guest, all, options.timeout, onResult);
     }
     const results: BenchResult[] = [];
     for (const { samples, mean, syscallsPerCall, ...rest } of measured) {

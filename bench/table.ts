@@ -1,7 +1,12 @@
 import Table from 'cli-table3';
 import type { BenchReport, BenchResult } from './result.js';
 
-const names = { call: 'call', 'one-way': 'one way', 'round-trip': 'round trip' } as const;
+const names = {
+  call: 'call',
+  'one-way': 'one way',
+  'round-trip': 'round trip',
+  'system-call': 'round trip, handler makes a system call',
+} as const;
 
 function number(value: number, digits = 0): string {
   return value.toLocaleString('en', {

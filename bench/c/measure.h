@@ -32,11 +32,20 @@ struct plan {
 	const char *directory; /* for samples */
 	long messages;
 	bool instructions; /* the time stamp counter counts them (icount) */
+	bool system_call;  /* the handler of every message makes one */
 };
 
 static inline struct plan plan_of(char **argv)
 {
-	return (struct plan){ argv[1], atol(argv[2]), !strcmp(argv[3], "icount") };
+	return (struct plan){ argv[1], atol(argv[2]), !strcmp(argv[3], "icount"),
+			      argv[4] && !strcmp(argv[4], "system-call") };
+}
+
+/* What the receiver does with a message besides, if that is the plan. */
+static inline void enter_kernel(const struct plan *plan)
+{
+	if (plan->system_call)
+		getppid();
 }
 
 static inline uint64_t ticks(const struct plan *plan)

@@ -42,6 +42,7 @@ static void server(struct side *side, int argc, char **argv)
 		if (record.number == 0)
 			next = 0;
 		verify(right(&record, next++), record.number);
+		enter_kernel(&plan);
 		answer(&record);
 		memcpy(message.word, &record, sizeof(record));
 		MUST(rpal_reply(0, &message));
@@ -91,6 +92,13 @@ static int client(struct side *side, int argc, char **argv)
 	calls = calls < 0 ? -1 : (syscalls(&count) - calls - count.cpus) / run.counted;
 
 	send_one(side, LAST, 0);
+	if (run.plan.system_call) {
+		save(&run.plan, "c-rpal-system-call", &run.samples);
+		report(&(struct result){ "rpal", "system-call", "c-rpal-system-call", 32, messages,
+					 (double)total / messages, (double)before / messages,
+					 calls });
+		return 0;
+	}
 	save(&run.plan, "c-rpal-round-trip", &run.samples);
 	report(&(struct result){ "rpal", "one-way", "c-rpal-one-way", 32, messages, -1,
 				 (double)before / messages, calls });
