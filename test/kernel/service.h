@@ -9,6 +9,7 @@
 #ifndef SERVICE_H
 #define SERVICE_H
 
+#include "pkru.h"
 #include "tap.h"
 #include <fcntl.h>
 #include <linux/rpal.h>
@@ -39,28 +40,6 @@ struct child {
 	int socket;
 	struct rpal_info info;
 };
-
-static inline uint32_t read_pkru(void)
-{
-	uint32_t pkru, edx;
-
-	asm volatile(".byte 0x0f,0x01,0xee" : "=a"(pkru), "=d"(edx) : "c"(0));
-	return pkru;
-}
-
-static inline void write_pkru(uint32_t pkru)
-{
-	asm volatile(".byte 0x0f,0x01,0xef" : : "a"(pkru), "c"(0), "d"(0) : "memory");
-}
-
-/* Opens a key for reading and writing; returns what was before. */
-static inline uint32_t open_key(unsigned int pkey)
-{
-	uint32_t old = read_pkru();
-
-	write_pkru(old & ~(3u << 2 * pkey));
-	return old;
-}
 
 static int device(void)
 {
