@@ -24,10 +24,10 @@ static inline struct cgroup new_cgroup(const char *name)
 	return group;
 }
 
-/* The path of one of its files; valid until the next call. */
+/* The path of one of its files; valid until the thread's next call. */
 static inline const char *cgroup_file(const struct cgroup *group, const char *name)
 {
-	static char path[128];
+	static __thread char path[128];
 
 	snprintf(path, sizeof(path), "%s/%s", group->path, name);
 	return path;
