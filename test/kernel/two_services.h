@@ -21,6 +21,7 @@
 struct side {
 	int socket; /* to the other side */
 	pid_t other;
+	uint64_t key; /* the other side's */
 	struct rpal_peer peer;
 	struct rpal_target target; /* client: the server's main thread */
 };
@@ -74,6 +75,7 @@ static inline struct side become_peers(int socket)
 	tell(socket, &mine, sizeof(mine));
 	hear(socket, &theirs, sizeof(theirs));
 	side.other = theirs.pid;
+	side.key = theirs.key;
 	MUST(rpal_peer_request(theirs.key, &side.peer));
 	tell(socket, "r", 1);
 	hear(socket, &tid, 1);
