@@ -1,0 +1,362 @@
+/* guest: cpus=1,2 debug timeout=120 */
+// SPDX-License-Identifier: MIT
+/*
+ * Nobody waits for ever because a peer wrote over the words. A peer may do to
+ * its peers what a debugger may, and crash them; but the kernel waits for
+ * things that it knows, not for words that somebody has written.
+ *
+ * A server has a client, which may be called honest, and another one, which
+ * forges its state word, with a thread of its own that has borrowed nothing.
+ */
+#include "bystanders.h"
+#include "free_again.h"
+#include "kernel_log.h"
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+/* How long is for ever? The kernel looks again after one second. */
+#define FOR_EVER 30000
+
+struct party {
+	pid_t pid;
+	int socket; /* for orders and answers */
+};
+
+/* What they are told to do. Each answers with one int when it is done. */
+enum order {
+	FORGE, /* hostile: value becomes the server's state word */
+	CALL,  /* client: one call, without a deadline */
+	LEAVE, /* server: release the hostile peer */
+};
+
+struct word {
+	enum order order;
+	uint64_t value;
+};
+
+static struct word hear_order(int socket)
+{
+	struct word word;
+
+	if (read(socket, &word, sizeof(word)) != sizeof(word))
+		_exit(0);
+	return word;
+}
+
+/* ---- The three -------------------------------------------------------------- */
+
+struct release {
+	int socket;
+	uint32_t id;
+};
+
+static void *leave_when_told(void *arg)
+{
+	struct release *release = arg;
+	int ret;
+
+	hear_order(release->socket);
+	ret = rpal_peer_release(release->id);
+	tell(release->socket, &ret, sizeof(ret));
+	return NULL;
+}
+
+/* --server SOCKET HOSTILE-SOCKET ORDERS EVENTFD */
+static void server(char **argv)
+{
+	static struct release release;
+	struct epoll_event call = { .events = EPOLLIN, .data.u64 = 1 };
+	struct epoll_event kernel = { .events = EPOLLIN, .data.u64 = 2 }, event;
+	int epfd = epoll_create1(EPOLL_CLOEXEC), orders = atoi(argv[4]), events = atoi(argv[5]);
+	struct side honest = become_peers(atoi(argv[2]));
+	struct side hostile = become_peers(atoi(argv[3]));
+	struct rpal_message m;
+	pthread_t thread;
+	uint64_t value;
+	int heard = 1;
+
+	introduce_receiver(&honest, RPAL_ROLE_RECEIVER);
+	introduce_receiver(&hostile, RPAL_ROLE_RECEIVER);
+	release = (struct release){ orders, hostile.peer.id };
+	pthread_create(&thread, NULL, leave_when_told, &release);
+	epoll_ctl(epfd, EPOLL_CTL_ADD, events, &kernel);
+	MUST(rpal_call_event(&call));
+	for (;;) {
+		int n = rpal_epoll_wait(epfd, &event, 1, -1);
+
+		if (n == 1 && event.data.u64 == 2 && read(events, &value, 8) == 8)
+			tell(orders, &heard, sizeof(heard));
+		else if (n == 1 && rpal_take(&m, NULL) == 1)
+			rpal_reply(0, &m);
+	}
+}
+
+/* --client SOCKET ORDERS */
+static void client(char **argv)
+{
+	struct side side = become_peers(atoi(argv[2]));
+	int orders = atoi(argv[3]);
+
+	meet_receiver(&side);
+	for (;;) {
+		struct rpal_message m = {};
+		int ret;
+
+		hear_order(orders);
+		ret = rpal_call(&side.target, &m, -1);
+		tell(orders, &ret, sizeof(ret));
+	}
+}
+
+static void *do_nothing(void *tid)
+{
+	MUST(rpal_attach(RPAL_ROLE_SENDER));
+	__atomic_store_n((uint32_t *)tid, rpal_tid(), __ATOMIC_SEQ_CST);
+	for (;;)
+		pause();
+	return NULL;
+}
+
+/* Of the states that FORGE can name: who has what. */
+#define BY_THREAD 1UL << 63 /* by the thread that does nothing */
+#define BY_ITSELF 1UL << 62 /* of the server */
+
+/* --hostile SOCKET ORDERS */
+static void hostile(char **argv)
+{
+	struct side side = become_peers(atoi(argv[2]));
+	int orders = atoi(argv[3]), done = 0;
+	uint32_t idle = 0;
+	pthread_t thread;
+
+	meet_receiver(&side);
+	pthread_create(&thread, NULL, do_nothing, &idle);
+	while (!__atomic_load_n(&idle, __ATOMIC_SEQ_CST))
+		sched_yield();
+	for (;;) {
+		uint64_t value = hear_order(orders).value, by = 0;
+
+		if (value & BY_THREAD)
+			by = idle;
+		if (value & BY_ITSELF)
+			by = side.target.tid;
+		/* It has parked: nothing else writes the word. */
+		while ((side.target.control->state & 0xff) == RPAL_STATE_RUN)
+			sched_yield();
+		side.target.control->state = by << 32 | (value & 0xffff);
+		tell(orders, &done, sizeof(done));
+	}
+}
+
+/* ---- The test --------------------------------------------------------------- */
+
+static struct party the_server, the_client, the_forger;
+static int event_fd;
+
+static struct party start_party(char *role, int socket, int second, int third)
+{
+	int orders[2], number = 0;
+	char text[4][16];
+	char *args[8] = { "party", role };
+	struct party party;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, orders))
+		die("socketpair", errno);
+	int fds[] = { dup(socket), second < 0 ? -1 : dup(second), dup(orders[1]),
+		      third < 0 ? -1 : dup(third) };
+
+	for (int i = 0; i < 4; i++) {
+		if (fds[i] < 0)
+			continue;
+		snprintf(text[number], sizeof(text[number]), "%d", fds[i]);
+		args[2 + number] = text[number];
+		number++;
+	}
+	party.pid = start_as(true, USER, args);
+	party.socket = orders[0];
+	for (int i = 0; i < 4; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	close(orders[1]);
+	return party;
+}
+
+static void start_all(void)
+{
+	int honest[2], evil[2];
+
+	event_fd = eventfd(0, EFD_CLOEXEC);
+	if (event_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, honest) ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, evil))
+		die("sockets", errno);
+	the_server = start_party("--server", honest[0], evil[0], event_fd);
+	the_client = start_party("--client", honest[1], -1, -1);
+	the_forger = start_party("--hostile", evil[1], -1, -1);
+	for (int i = 0; i < 2; i++) {
+		close(honest[i]);
+		close(evil[i]);
+	}
+}
+
+static void order(struct party *party, enum order order, uint64_t value)
+{
+	struct word word = { order, value };
+
+	tell(party->socket, &word, sizeof(word));
+}
+
+/* Whether there is an answer, or the party has ended. */
+static bool answers(struct party *party)
+{
+	struct pollfd answer = { .fd = party->socket, .events = POLLIN };
+
+	return poll(&answer, 1, FOR_EVER) == 1;
+}
+
+static int answer_of(struct party *party)
+{
+	int answer = -ESHUTDOWN;
+
+	if (read(party->socket, &answer, sizeof(answer)) != sizeof(answer))
+		answer = -ESHUTDOWN;
+	return answer;
+}
+
+static void forge(uint64_t value)
+{
+	order(&the_forger, FORGE, value);
+	answer_of(&the_forger);
+}
+
+static void raise_event(void)
+{
+	eventfd_write(event_fd, 1);
+}
+
+static void kill_party(struct party *party)
+{
+	kill(party->pid, SIGKILL);
+	waitpid(party->pid, NULL, 0);
+	close(party->socket);
+	party->pid = 0;
+}
+
+static void end_all(void)
+{
+	kill_party(&the_client);
+	if (the_forger.pid)
+		kill_party(&the_forger);
+	kill_party(&the_server);
+	close(event_fd);
+}
+
+/* They work as long as nobody forges anything. */
+static void start_working(void)
+{
+	start_all();
+	order(&the_client, CALL, 0);
+	if (answer_of(&the_client))
+		die("the first call", EPROTO);
+	raise_event();
+	if (answer_of(&the_server) != 1)
+		die("the first event", EPROTO);
+}
+
+static void test_events(void)
+{
+	static const struct {
+		uint64_t word;
+		const char *what;
+	} forged[] = {
+		{ RPAL_STATE_LENT | BY_THREAD, "lent" },
+		{ RPAL_STATE_ACTIVE | BY_THREAD, "running" },
+		{ RPAL_STATE_RETURNING | BY_THREAD, "on its way back" },
+		{ RPAL_STATE_LENT | RPAL_FLAG_WANTED | BY_THREAD, "lent and wanted" },
+		{ RPAL_STATE_PARKED | BY_THREAD, "another that is parked" },
+		{ RPAL_STATE_RUN, "not parked" },
+		{ 0x77 | BY_ITSELF, "in no known state" },
+	};
+
+	for (size_t i = 0; i < sizeof(forged) / sizeof(forged[0]); i++) {
+		start_working();
+		forge(forged[i].word);
+		raise_event();
+		ok(answers(&the_server), "an event comes to a server that is said to be %s",
+		   forged[i].what);
+		end_all();
+	}
+}
+
+static void test_callers(void)
+{
+	/* Of a receiver that is parked. */
+	static const uint64_t impossible[] = {
+		RPAL_STATE_RUN,
+		RPAL_STATE_PARKED | BY_THREAD,
+		0x77,
+	};
+
+	start_working();
+	forge(RPAL_STATE_LENT | BY_THREAD);
+	order(&the_client, CALL, 0);
+	usleep(50000);
+	forge(RPAL_STATE_PARKED | BY_ITSELF);
+	ok(answers(&the_client), "a caller goes on although CONTENDED was overwritten");
+	end_all();
+
+	for (size_t i = 0; i < sizeof(impossible) / sizeof(impossible[0]); i++) {
+		start_working();
+		forge(impossible[i]);
+		order(&the_client, CALL, 0);
+		ok(answers(&the_client), "a caller goes on although the server has word %llx",
+		   (unsigned long long)impossible[i]);
+		end_all();
+	}
+
+	start_working();
+	forge(RPAL_STATE_LENT | BY_THREAD);
+	order(&the_client, CALL, 0);
+	usleep(50000);
+	kill_party(&the_forger);
+	ok(answers(&the_client), "a caller goes on when the one who is said to have borrowed ends");
+	end_all();
+}
+
+static void test_release(void)
+{
+	start_working();
+	forge(RPAL_STATE_LENT | BY_THREAD);
+	order(&the_server, LEAVE, 0);
+	ok(answers(&the_server), "the server gets rid of a peer that is said to have borrowed it");
+	order(&the_client, CALL, 0);
+	ok(answers(&the_client) && answer_of(&the_client) == 0, "and serves the others");
+	end_all();
+}
+
+int main(int argc, char **argv)
+{
+	int tasks, log;
+
+	RUN_IDLE_SERVICE(argc, argv);
+	if (argc == 6 && !strcmp(argv[1], "--server"))
+		server(argv);
+	if (argc == 4 && !strcmp(argv[1], "--client"))
+		client(argv);
+	if (argc == 4 && !strcmp(argv[1], "--hostile"))
+		hostile(argv);
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGPIPE, SIG_IGN);
+	log = kernel_log_from_now();
+	exception_trace("0");
+	tasks = count_tasks();
+	test_events();
+	test_callers();
+	test_release();
+	tasks_are_gone(tasks);
+	ids_are_free(PKEYS);
+	exception_trace("1");
+	kernel_log_is_quiet(log);
+	return done();
+}
