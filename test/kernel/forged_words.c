@@ -13,6 +13,7 @@
 #include "kernel_log.h"
 #include <poll.h>
 #include <pthread.h>
+#include <sys/personality.h>
 #include <sys/eventfd.h>
 
 /* How long is for ever? The kernel looks again after one second. */
@@ -347,6 +348,8 @@ int main(int argc, char **argv)
 		hostile(argv);
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* An emulator translates code again for every new address. */
+	personality(ADDR_NO_RANDOMIZE);
 	signal(SIGPIPE, SIG_IGN);
 	log = kernel_log_from_now();
 	exception_trace("0");

@@ -18,6 +18,7 @@
 #include "random.h"
 #include <linux/capability.h>
 #include <pthread.h>
+#include <sys/personality.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <sys/eventfd.h>
@@ -1080,6 +1081,8 @@ int main(int argc, char **argv)
 	/* A thread with an rseq area cannot be registered. */
 	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* An emulator translates code again for every new address. */
+	personality(ADDR_NO_RANDOMIZE);
 	run = long_run(argc, argv, 5);
 	log = kernel_log_from_now();
 	/* Of processes that crash as they should, nothing is to be logged. */

@@ -19,6 +19,7 @@
 #include "memory.h"
 #include "random.h"
 #include <pthread.h>
+#include <sys/personality.h>
 #include <setjmp.h>
 #include <stddef.h>
 #include <sys/epoll.h>
@@ -541,6 +542,8 @@ int main(int argc, char **argv)
 		return hostile(argv);
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* An emulator translates code again for every new address. */
+	personality(ADDR_NO_RANDOMIZE);
 	run = long_run(argc, argv, 5);
 	log = kernel_log_from_now();
 	exception_trace("0");
