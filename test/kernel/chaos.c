@@ -12,6 +12,7 @@
 #include "free_again.h"
 #include "kernel_log.h"
 #include "long_run.h"
+#include "meet_clients.h"
 #include "memory.h"
 #include "random.h"
 #include <pthread.h>
@@ -147,60 +148,6 @@ static int handle(struct rpal_message *m)
 	return 0;
 }
 
-/* -1: there will be none. */
-static int receive_socket(int orders)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &byte, 1 };
-	struct msghdr message = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	ssize_t got;
-
-	do {
-		got = recvmsg(orders, &message, 0);
-	} while (got < 0 && errno == EINTR);
-	return got == 1 ? *(int *)CMSG_DATA(CMSG_FIRSTHDR(&message)) : -1;
-}
-
-static void send_socket(int orders, int socket)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {};
-	struct iovec iov = { &byte, 1 };
-	struct msghdr message = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof(int));
-	*(int *)CMSG_DATA(header) = socket;
-	if (sendmsg(orders, &message, MSG_NOSIGNAL) != 1)
-		is_wrong("a server is not there any more: %s", strerror(errno));
-}
-
-static uint32_t receiver_tid;
-
-/* An ordinary thread: makes peers of all the clients that come. */
-static void *meet_clients(void *arg)
-{
-	int orders = *(int *)arg, socket;
-
-	while ((socket = receive_socket(orders)) >= 0) {
-		become_peers(socket);
-		tell(socket, &receiver_tid, sizeof(receiver_tid));
-		close(socket);
-	}
-	return NULL;
-}
-
 static void serve_by_epoll(void)
 {
 	struct epoll_event call = { .events = EPOLLIN, .data.u64 = 1 }, event;
@@ -221,22 +168,10 @@ static void serve_by_epoll(void)
 /* --server ORDERS BOARD PAIR EPOLL */
 static int server(char **argv)
 {
-	static int orders;
-	sigset_t all, before;
-	pthread_t thread;
-
 	is_traced = &map_board(atoi(argv[3]), atoi(argv[4]))->traced[0];
-	orders = atoi(argv[2]);
 	server_pid = getpid();
-	MUST(rpal_open());
-	MUST(rpal_attach(RPAL_ROLE_RECEIVER));
-	receiver_tid = rpal_tid();
 	handle_signals();
-	/* Signals are for the receiver. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_create(&thread, NULL, meet_clients, &orders);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	become_receiver_of_all(atoi(argv[2]));
 	if (atoi(argv[5]))
 		serve_by_epoll();
 	serve_calls(handle);
@@ -364,7 +299,8 @@ static void start_client(struct pair *pair, int index)
 		die("socketpair", errno);
 	pair->board->crash_client = false;
 	pair->board->traced[1] = false;
-	send_socket(pair->orders, sockets[0]);
+	if (!send_socket(pair->orders, sockets[0]))
+		is_wrong("a server is not there any more: %s", strerror(errno));
 	pair->client = start_role("--client", sockets[1], index, false);
 	close(sockets[0]);
 	close(sockets[1]);

@@ -38,6 +38,29 @@ export const suites: readonly Suite[] = [
     weight: 4,
     cpus: [1, 2, 3, 4],
   },
+  {
+    name: 'wait-races',
+    program: 'wait_races',
+    about: 'kernel events and calls race for a receiver that waits',
+    weight: 3,
+    cpus: [1, 2, 4],
+  },
+  {
+    name: 'soak',
+    program: 'soak',
+    about: 'a mixed load, and memory stays flat',
+    weight: 3,
+    cpus: [2],
+  },
+  {
+    name: 'fail-nth',
+    program: 'fail_nth',
+    about: 'every allocation and copy fails once',
+    weight: 1,
+    cpus: [1],
+    kernel: 'debug',
+    append: 'kmemleak=on',
+  },
 ];
 
 /** One guest, one program, and for how long. */
