@@ -92,8 +92,10 @@ static void call_on(struct caller *caller)
 {
 	for (uint64_t i = 0; !board->sources.stop; i++) {
 		uint64_t chance = random_below(&caller->random, 200);
+		/* Without hand-backs for some time: they wake up the receiver, too. */
+		bool hand_back = chance < 10 && i / 4000 % 2;
 		struct rpal_message m = {
-			{ chance == 0 ? TIMEOUT : chance < 10 ? SYSTEM_CALL : SHORT, 0, i },
+			{ chance == 0 ? TIMEOUT : hand_back ? SYSTEM_CALL : SHORT, 0, i },
 		};
 
 		if (rpal_call(&caller->target, &m, UNNOTICED * 1000) || m.word[1] != (i ^ 0x5555))
