@@ -77,7 +77,8 @@
  *
  * Flags are set by the kernel only, at any time, by cmpxchg:
  *   WANTED     the receiver's own task wants its context back
- *   CONTENDED  senders sleep in RPAL_IOC_WAIT_PARKED
+ *   CONTENDED  senders sleep in RPAL_IOC_WAIT_PARKED. With RUN: the receiver
+ *              should park for them although it has other things to do
  *
  * Everything here can be written by every peer at any time. The kernel treats
  * it as a hint: it never decides more than which of two peers runs which of
