@@ -153,7 +153,7 @@ bool Receiver::Wait() {
   }
   if (timeout == 0) return false;
   epoll_event event;
-  return rpal_epoll_wait(outer_, &event, 1, timeout) == 1;
+  return rpal_epoll_wait(outer_, &event, 1, timeout) == 1 && event.data.fd == descriptor_;
 }
 
 bool Receiver::Take(napi_value* payload) {

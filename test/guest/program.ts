@@ -4,9 +4,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { threadsOf } from './threads.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const rpal = join(repository, 'bin', 'rpal');
+/**
+ * Longest time in ms in which a program prints nothing. The machine may be many times slower than
+ * it should be, so this says nothing about speed: who needs longer hangs.
+ */
+const longestSilence = 200_000;
 let addresses = 0;
 
 /** A path for a socket that no other test uses. */
@@ -40,7 +46,7 @@ export class Program implements AsyncDisposable {
 
   /** The next line that it prints. */
   async line(): Promise<string> {
-    const next = await this.#lines.next();
+    const next = await this.#nextLine();
     if (next.done === true) {
       await this.#exit;
       throw new Error(
@@ -48,6 +54,21 @@ export class Program implements AsyncDisposable {
       );
     }
     return next.value;
+  }
+
+  async #nextLine(): Promise<IteratorResult<string>> {
+    let timer: NodeJS.Timeout | undefined;
+    const silent = new Promise<never>((_, fail) => {
+      timer = setTimeout(() => {
+        const seconds = String(longestSilence / 1000);
+        fail(new Error(`The program was silent for ${seconds} s:\n${threadsOf(this.pid)}`));
+      }, longestSilence);
+    });
+    try {
+      return await Promise.race([this.#lines.next(), silent]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** The next line as JSON. */

@@ -1,4 +1,4 @@
-// guest: cpus=1 timeout=400
+// guest: cpus=1,2 timeout=1200
 /** Two Node.js processes of the guest call each other over the real kernel. */
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -115,6 +115,12 @@ describe('a service that was started by rpal run', () => {
       order: ['handler', 'tick', 'microtask', 'immediate'],
       rejection: 'unhandled',
     });
+  });
+
+  it('is called although its event loop never waits', async () => {
+    const { result } = await caller.call<{ calls: number; turns: number }>('busy');
+    expect(result.calls).toBeGreaterThanOrEqual(50);
+    expect(result.turns).toBeGreaterThanOrEqual(50);
   });
 
   it('serves its sockets under calls', async () => {

@@ -45,6 +45,8 @@ struct rpal_self {
 	int status;
 	enum call_progress progress;
 	struct epoll_event call_event;
+	unsigned int put_offs;		/* of the answer that is ready */
+	unsigned int missed_turns;	/* in a row */
 	/* When the kernel wakes the parked task, CLOCK_MONOTONIC ns. */
 	int64_t armed;
 };

@@ -15,6 +15,17 @@
  */
 #define TOLERANCE	1000000
 
+/*
+ * For how long senders that wait may claim a receiver that has always something
+ * else to do, in ns. Twice as long each time that none of them came: they may
+ * have to be scheduled first.
+ */
+#define SHORTEST_TURN	250000
+#define MOST_DOUBLINGS	4
+
+/* How often an answer waits for what an event loop does without waiting. */
+#define MOST_PUT_OFFS	4
+
 /* Before rpal_serve_one(): no receiver, or not on loan. */
 int rpal_serve_from_kernel(struct rpal_message *message, int answer, int status)
 {
@@ -87,19 +98,20 @@ static bool look_first(const struct rpal_self *self)
 	return self->progress == NO_CALL && !rpal_on_loan(self);
 }
 
+static bool wanted(const struct rpal_self *self)
+{
+	return rpal_state(self) & RPAL_FLAG_WANTED;
+}
+
 /*
- * On loan, may this wait stay in user mode? Not if the kernel has something
- * for us (WANTED), nor if the task would be woken too late.
+ * On loan, may this wait stay in user mode? Not if the task would be woken too
+ * late. If it is awake and wants its context, it gets it as the call ends.
  */
 static bool park_lightly(const struct rpal_self *self, int64_t deadline)
 {
 	return rpal_on_loan(self) &&
-	       (deadline == NEVER || deadline >= self->armed - TOLERANCE);
-}
-
-static bool wanted(const struct rpal_self *self)
-{
-	return rpal_state(self) & RPAL_FLAG_WANTED;
+	       (deadline == NEVER || deadline >= self->armed - TOLERANCE ||
+		wanted(self));
 }
 
 /* Ends the call, if there is one, and waits. Returns as rpal_switch_park(). */
@@ -133,16 +145,48 @@ static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
 	ret = rpal_switch_park(self->control, &self->message, status, &park);
 	if (ret == RPAL_SWITCH_CALLED) {
 		self->progress = CALL_ARRIVED;
+		self->put_offs = 0;
 		self->served++;
 	}
 	return ret;
 }
 
+/*
+ * On loan, the application has more to do before it waits: let it, but not for
+ * ever. It has answered, and its caller waits.
+ */
+static bool may_put_off(struct rpal_self *self)
+{
+	return rpal_on_loan(self) && !wanted(self) &&
+	       self->put_offs++ < MOST_PUT_OFFS;
+}
+
+/*
+ * Lets senders that wait have their turn before this receiver looks at its
+ * descriptors again: there may be something every time, and then it would never
+ * park. What comes meanwhile is seen when the turn is over.
+ */
+static long give_turn(struct rpal_self *self)
+{
+	int64_t turn = SHORTEST_TURN << self->missed_turns;
+	long ret = park_until(self, -1, rpal_now() + turn);
+
+	if (ret == RPAL_SWITCH_CALLED)
+		self->missed_turns = 0;
+	else if (self->missed_turns < MOST_DOUBLINGS)
+		self->missed_turns++;
+	return ret;
+}
+
 static int64_t deadline_of(int timeout)
 {
-	if (timeout < 0)
-		return NEVER;
-	return timeout ? rpal_now() + timeout * 1000000LL : 0;
+	return timeout < 0 ? NEVER : rpal_now() + timeout * 1000000LL;
+}
+
+static int report_call(const struct rpal_self *self, struct epoll_event *events)
+{
+	events[0] = self->call_event;
+	return 1;
 }
 
 int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
@@ -156,11 +200,17 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 	if (!(self->roles & RPAL_ROLE_RECEIVER) || maxevents <= 0)
 		return epoll_wait(epfd, events, maxevents, timeout);
 
-	/* The application has more to do before it waits: let it. */
-	if (timeout == 0 && rpal_on_loan(self) && !wanted(self))
+	if (timeout == 0 && may_put_off(self))
 		return 0;
 
 	if (look_first(self)) {
+		if (rpal_state(self) & RPAL_FLAG_CONTENDED) {
+			ret = give_turn(self);
+			if (ret == RPAL_SWITCH_CALLED)
+				return report_call(self, events);
+			if (ret < 0)
+				return set_errno(ret);
+		}
 		n = epoll_wait(epfd, events, maxevents, 0);
 		if (n != 0 || timeout == 0)
 			return n;
@@ -170,8 +220,7 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 		ret = park_until(self, epfd, deadline);
 		switch (ret) {
 		case RPAL_SWITCH_CALLED:
-			events[0] = self->call_event;
-			return 1;
+			return report_call(self, events);
 		case RPAL_PARK_EVENT:
 			n = epoll_wait(epfd, events, maxevents, 0);
 			if (n != 0)

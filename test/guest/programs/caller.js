@@ -1,7 +1,7 @@
 /**
  * A client with the scenarios of the tests. Argument: the address. Reads the names of scenarios
- * from standard input, each with another address if it is not for that one, and prints one line of JSON for each: what it saw. Every scenario has a
- * connection of its own.
+ * from standard input, each with another address if it is not for that one, and prints one line of
+ * JSON for each: what it saw. Every scenario has a connection of its own.
  */
 import { createInterface } from 'node:readline';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
@@ -126,6 +126,20 @@ const scenarios = {
     client.callSync('reject', bytes());
     callUntil(() => order().length === 5);
     return { order: before, rejection: order().at(-1) };
+  },
+  busy(client) {
+    const options = { timeout: 60_000 };
+    const turns = () => parse(client.callSync('turns', bytes(), options));
+    client.callSync('busy', bytes(1), options);
+    const before = turns();
+    let calls = 0;
+    // Both get their turn: else one of these never ends.
+    while (calls < 50 || turns() < before + 50) {
+      client.callSync('echo', bytes(1), options);
+      calls += 1;
+    }
+    client.callSync('busy', bytes(0), options);
+    return { calls, turns: turns() - before };
   },
   load(client) {
     const served = () => parse(client.callSync('served', bytes()));

@@ -11,6 +11,8 @@ let ticks = 0;
 let fired = false;
 let served = 0;
 let order = [];
+let busy = false;
+let turns = 0;
 setInterval(() => (ticks += 1), 10);
 
 const server = await serve(address, {
@@ -31,9 +33,12 @@ const server = await serve(address, {
   },
   soon: async (payload) => payload,
   never: () => new Promise(() => undefined),
+  // Computes for so many ms, each for itself: a pause of the whole machine is one of them only.
   spin: (payload) => {
-    const end = performance.now() + payload[0];
-    while (performance.now() < end);
+    for (let i = 0; i < payload[0]; i += 1) {
+      const end = performance.now() + 1;
+      while (performance.now() < end);
+    }
     return payload;
   },
   print: (payload) => {
@@ -60,6 +65,17 @@ const server = await serve(address, {
     return text(null);
   },
   order: () => text(order),
+  // Keeps the event loop from ever waiting, until it is called again.
+  busy: (payload) => {
+    busy = payload[0] === 1;
+    const turn = () => {
+      turns += 1;
+      if (busy) setImmediate(turn);
+    };
+    if (busy) turn();
+    return text(turns);
+  },
+  turns: () => text(turns),
   reject: () => {
     process.once('unhandledRejection', (error) => order.push(error.message));
     void Promise.reject(new Error('unhandled'));
