@@ -54,7 +54,7 @@ async function main(): Promise<number> {
   if (only !== 'unit') {
     if (only === undefined && filter === undefined) await kernel('normal');
     if (wants('c')) await buildNative(['kernel-tests']);
-    if (wants('node')) await buildNative(['librpal', 'addon']);
+    if (wants('node')) await buildNative(['librpal', 'addon', 'samples']);
     if (wants('runner')) await runRunnerTests(tally, filter, narrowing);
     if (wants('c')) await runKernelTests(tally, filter, narrowing);
     if (wants('node')) await runNodeTests(tally, filter, narrowing);

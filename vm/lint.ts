@@ -28,6 +28,8 @@ const outsideTheKernel = [
   'EMBEDDED_FUNCTION_NAME',
   'ENOSYS',
   'MACRO_WITH_FLOW_CONTROL',
+  // rpal_compat.h has those of another library.
+  'NEW_TYPEDEFS',
   'PREFER_DEFINED_ATTRIBUTE_MACRO',
   'PREFER_KERNEL_TYPES',
   'QUOTED_WHITESPACE_BEFORE_NEWLINE',

@@ -10,7 +10,7 @@ import { buildInRootFileSystem } from './rootfs-build.js';
 import { rootFileSystem } from './rootfs.js';
 
 /** The parts of the native code, in the order in which they are built. */
-export type NativePartName = 'librpal' | 'addon' | 'kernel-tests' | 'bench';
+export type NativePartName = 'librpal' | 'addon' | 'kernel-tests' | 'samples' | 'bench';
 
 /** A part of the native code: what it is made of, how, and where it goes. */
 interface NativePart {
@@ -52,6 +52,13 @@ const parts: readonly NativePart[] = [
     needs: 'test/kernel/Makefile',
     argv: ['make', '-C', 'test/kernel', `BUILD=${inRepository('build', 'kernel-tests')}`],
     outputs: 'kernel-tests',
+  },
+  {
+    name: 'samples',
+    sources: ['native/librpal', 'examples/c', 'test/samples'],
+    needs: 'test/samples/Makefile',
+    argv: ['make', '-C', 'test/samples', `BUILD=${inRepository('build', 'samples')}`],
+    outputs: 'samples',
   },
   {
     name: 'bench',

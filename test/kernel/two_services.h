@@ -63,13 +63,13 @@ static inline struct side become_peers(int socket)
 {
 	struct side side = { .socket = socket };
 	struct greeting mine, theirs;
-	static bool enabled;
 	uint32_t tid;
+	int ret;
 
 	MUST(rpal_open());
-	if (!enabled)
-		MUST(rpal_enable(0));
-	enabled = true;
+	ret = rpal_enable(0);
+	if (ret != -EALREADY)
+		MUST(ret);
 	mine.key = rpal_service()->key;
 	mine.pid = getpid();
 	tell(socket, &mine, sizeof(mine));

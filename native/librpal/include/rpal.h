@@ -233,6 +233,23 @@ RPAL_API int rpal_read_peer(uint32_t peer, uint32_t pkey, void *to,
 RPAL_API int rpal_write_peer(uint32_t peer, uint32_t pkey, void *to,
 			     const void *from, size_t bytes);
 
+/**
+ * rpal_with_peer - run a function that uses a linked peer's memory in place
+ * @peer: service id
+ * @pkey: its protection key; open while the function runs
+ * @function: gets @argument; its result is that of rpal_with_peer()
+ *
+ * Own thread. When the function touches memory of the peer that is not there
+ * (any more), it is ended at that instruction, so it must not hold or change
+ * anything that somebody else uses: no locks, no allocation, no I/O, no calls
+ * of librpal but rpal_read_peer() and rpal_write_peer(). It must not be left by
+ * longjmp() or an exception either.
+ * Return: the function's result; -EFAULT it was ended, -EPERM this thread is
+ * not attached, -EINVAL @peer cannot be a peer.
+ */
+RPAL_API long rpal_with_peer(uint32_t peer, uint32_t pkey,
+			     long (*function)(void *), void *argument);
+
 /* Counters of the calling thread, since it was attached. */
 struct rpal_counters {
 	uint64_t calls;		/* sender: calls that ended */

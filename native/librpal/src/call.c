@@ -119,3 +119,41 @@ int rpal_call_unready(const struct rpal_target *target,
 		       rpal_call(target, message, timeout_ms) :
 		       rpal_post(target, message, timeout_ms);
 }
+
+/*
+ * Lets a receiver know that there is something in memory that it will look at.
+ * Runs it if it is parked; if it is not, it is not waited for, but its next park
+ * will end at once. Returns 0 it ran, -EINPROGRESS it was handed back, -EBUSY it
+ * will look, -ESRCH there is no such receiver, -EOWNERDEAD it died.
+ */
+int rpal_notify(const struct rpal_target *target)
+{
+	struct rpal_message nothing = { 0 };
+	struct rpal_self *self = &rpal_self;
+	uint64_t flags = 0;
+	long ret;
+
+	rpal_leave_loan(self);
+	self->control->call_seq++;
+	for (;;) {
+		ret = rpal_switch_notify(target, &nothing, flags);
+		if (ret == -EAGAIN)
+			self->counters.retries++;
+		else if (ret == -EBUSY && !flags)
+			flags = RPAL_FLAG_CONTENDED;
+		else
+			break;
+	}
+	switch (ret) {
+	case -EINPROGRESS:
+		self->counters.handed_back++;
+		wait_reply(self, &nothing, 0);
+		return ret;
+	case -EBUSY:
+		if (rpal_ioctl(RPAL_IOC_WAKE, (void *)(uintptr_t)target->tid))
+			return -ESRCH;
+		return ret;
+	default:
+		return ret < 0 ? ret : 0;
+	}
+}

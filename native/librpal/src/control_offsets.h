@@ -10,6 +10,7 @@
 #define CONTROL_CALLER			32
 #define CONTROL_PARKED			40
 #define CONTROL_PKRU			60
+#define CONTROL_NOTIFY_IP		64
 #define CONTROL_CALLEE			128
 #define CONTROL_CALLEE_RETURNING	132
 #define CONTROL_CALL_SP			136
@@ -32,8 +33,9 @@
 #define RPAL_MODE_POST			1
 #define RPAL_MODE_ONCE			2	/* its caller is told */
 
-/* Result of rpal_switch_park() beside those of the ioctl. */
+/* Results of rpal_switch_park() beside those of the ioctl. */
 #define RPAL_SWITCH_CALLED		2
+#define RPAL_SWITCH_NOTIFIED		3
 
 #ifdef __ASSEMBLER__
 #define RPAL_STATE_ACTIVE		3

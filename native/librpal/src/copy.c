@@ -2,24 +2,27 @@
 /* librpal: copying from and to a peer's memory. */
 #include <errno.h>
 
-#include "internal.h"
-
-/* PKRU has two bits a key: no access, no write. 0 stands for "no MPK". */
-static uint32_t open_key(uint32_t pkru, uint32_t pkey)
-{
-	return pkru & ~(3u << 2 * (pkey & 15));
-}
+#include "guard.h"
 
 static int copy(uint32_t peer, uint32_t pkey, void *to, const void *from,
 		size_t bytes)
 {
 	struct rpal_self *self = &rpal_self;
+	uint32_t pkru = rpal_own.pkru;
+	struct guard_state outer;
+	int ret;
 
 	if (!self->control)
 		return -EPERM;
-	return rpal_switch_copy(to, from, bytes,
-				open_key(rpal_own.pkru, pkey), rpal_own.pkru,
-				self->control, peer);
+	outer = guard_save(self);
+	/* Inside of a guarded function, another key is open. */
+	if (unlikely(outer.sp))
+		pkru = rpal_read_pkru();
+	rpal_guard_sp = 0;
+	ret = rpal_switch_copy(to, from, bytes, rpal_open_key(pkru, pkey), pkru,
+			       self->control, peer);
+	guard_restore(self, outer);
+	return ret;
 }
 
 /* Does [start, start + bytes) lie in the peer's slot? */

@@ -24,6 +24,7 @@ enum call_progress {
 	CALL_ARRIVED,	/* reported, not taken */
 	CALL_TAKEN,	/* no answer yet */
 	CALL_ANSWERED,
+	NOTIFIED,	/* a call that said nothing and wants nothing */
 };
 
 /*
@@ -80,18 +81,32 @@ static inline void rpal_leave_loan(const struct rpal_self *self)
 
 int64_t rpal_now(void) __attribute__((visibility("hidden")));
 
+int rpal_notify(const struct rpal_target *target)
+	__attribute__((visibility("hidden")));
+
+/* rpal_detach() of some roles. */
+int rpal_give_up(unsigned int roles) __attribute__((visibility("hidden")));
+
+/* The protection key of a service that was requested once. */
+uint32_t rpal_known_pkey(uint32_t id) __attribute__((visibility("hidden")));
+
 /* switch.S */
 long rpal_switch_call(const struct rpal_target *target,
 		      struct rpal_message *message, uint64_t flags);
+long rpal_switch_notify(const struct rpal_target *target,
+			struct rpal_message *message, uint64_t flags);
 long rpal_switch_park(struct rpal_control *self, struct rpal_message *message,
 		      uint32_t status, struct rpal_park *park);
 int rpal_switch_copy(void *to, const void *from, size_t bytes,
 		     uint32_t open_pkru, uint32_t own_pkru,
 		     struct rpal_control *self, uint32_t peer);
+long rpal_switch_guarded(long (*function)(void *), void *argument,
+			 struct rpal_control *self, uint32_t peer);
 /* Not functions: where the kernel resumes, and where senders enter. */
 extern const char rpal_at_resume[], rpal_at_finish[], rpal_at_released[];
 extern const char rpal_at_park[], rpal_at_copy[];
 extern const char rpal_at_entry[], rpal_at_entry_mpk[];
+extern const char rpal_at_notify[], rpal_at_notify_mpk[];
 extern const char rpal_at_return[], rpal_at_return_mpk[];
 
 /* What switch.S continues with. */
@@ -102,5 +117,6 @@ int rpal_call_slowly(const struct rpal_target *target,
 		     int mode);
 int rpal_serve_from_kernel(struct rpal_message *message, int answer,
 			   int status);
+int rpal_serve_notified(struct rpal_message *message);
 
 #endif /* RPAL_INTERNAL_H */

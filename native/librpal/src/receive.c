@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* librpal: being called. */
 #include <errno.h>
-#include <limits.h>
 
-#include "internal.h"
-
-#define NEVER	INT64_MAX
+#include "queue.h"
+#include "receive.h"
 
 /*
  * How much later than asked for the kernel may wake us without being told
@@ -41,11 +39,34 @@ int rpal_serve_from_kernel(struct rpal_message *message, int answer, int status)
 
 	if (!(self->roles & RPAL_ROLE_RECEIVER))
 		return -EPERM;
-	ret = rpal_switch_park(self->control, message, status, &park);
-	if (ret != RPAL_SWITCH_CALLED)
-		return ret;
-	self->served++;
-	return 0;
+	for (;;) {
+		ret = rpal_switch_park(self->control, message, status, &park);
+		switch (ret) {
+		case RPAL_SWITCH_CALLED:
+			self->served++;
+			return 0;
+		case RPAL_SWITCH_NOTIFIED:
+			/* Who waits here does not wait for words. */
+			*message = (struct rpal_message){ 0 };
+			status = 0;
+			park.flags = RPAL_PARK_REPLY;
+			park.status = 0;
+			break;
+		case RPAL_PARK_EVENT:
+			park.flags = 0;
+			break;
+		default:
+			return ret;
+		}
+	}
+}
+
+/* rpal_serve_one() was notified, as above. */
+int rpal_serve_notified(struct rpal_message *message)
+{
+	rpal_self.served--;
+	*message = (struct rpal_message){ 0 };
+	return rpal_serve_from_kernel(message, 1, 0);
 }
 
 int rpal_call_event(const struct epoll_event *event)
@@ -95,12 +116,8 @@ static int set_errno(long ret)
  */
 static bool look_first(const struct rpal_self *self)
 {
-	return self->progress == NO_CALL && !rpal_on_loan(self);
-}
-
-static bool wanted(const struct rpal_self *self)
-{
-	return rpal_state(self) & RPAL_FLAG_WANTED;
+	return (self->progress == NO_CALL || self->progress == NOTIFIED) &&
+	       !rpal_on_loan(self);
 }
 
 /*
@@ -111,11 +128,19 @@ static bool park_lightly(const struct rpal_self *self, int64_t deadline)
 {
 	return rpal_on_loan(self) &&
 	       (deadline == NEVER || deadline >= self->armed - TOLERANCE ||
-		wanted(self));
+		rpal_wanted(self));
+}
+
+/* A peer has called to say that one of our queues has words. */
+static void take_notice(struct rpal_self *self)
+{
+	/* It gets an answer like any caller, but nothing that is another's. */
+	self->progress = NOTIFIED;
+	self->message = (struct rpal_message){ 0 };
 }
 
 /* Ends the call, if there is one, and waits. Returns as rpal_switch_park(). */
-static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
+static inline long park_until(struct rpal_self *self, int epfd, int64_t deadline)
 {
 	struct rpal_park park = {
 		.epfd = epfd,
@@ -127,6 +152,7 @@ static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
 
 	if (self->progress != NO_CALL) {
 		status = self->progress == CALL_ANSWERED ? self->status :
+			 self->progress == NOTIFIED	 ? 0 :
 							   RPAL_PENDING;
 		park.flags = RPAL_PARK_REPLY;
 		park.status = status;
@@ -147,6 +173,8 @@ static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
 		self->progress = CALL_ARRIVED;
 		self->put_offs = 0;
 		self->served++;
+	} else if (unlikely(ret == RPAL_SWITCH_NOTIFIED)) {
+		take_notice(self);
 	}
 	return ret;
 }
@@ -157,7 +185,7 @@ static long park_until(struct rpal_self *self, int epfd, int64_t deadline)
  */
 static bool may_put_off(struct rpal_self *self)
 {
-	return rpal_on_loan(self) && !wanted(self) &&
+	return rpal_on_loan(self) && !rpal_wanted(self) &&
 	       self->put_offs++ < MOST_PUT_OFFS;
 }
 
@@ -178,7 +206,7 @@ static long give_turn(struct rpal_self *self)
 	return ret;
 }
 
-static int64_t deadline_of(int timeout)
+static inline int64_t deadline_of(int timeout)
 {
 	return timeout < 0 ? NEVER : rpal_now() + timeout * 1000000LL;
 }
@@ -189,16 +217,30 @@ static int report_call(const struct rpal_self *self, struct epoll_event *events)
 	return 1;
 }
 
+/* For queue_wait.c; what is below has its own copy, for speed. */
+long rpal_park_until(struct rpal_self *self, int epfd, int64_t deadline)
+{
+	return park_until(self, epfd, deadline);
+}
+
+int64_t rpal_deadline_of(int timeout)
+{
+	return deadline_of(timeout);
+}
+
 int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 		    int timeout)
 {
 	struct rpal_self *self = &rpal_self;
+	struct queue_set *set = rpal_set_of(epfd);
 	int64_t deadline;
 	long ret;
 	int n;
 
 	if (!(self->roles & RPAL_ROLE_RECEIVER) || maxevents <= 0)
 		return epoll_wait(epfd, events, maxevents, timeout);
+	if (unlikely(set))
+		return rpal_queue_wait(set, events, maxevents, timeout);
 
 	if (timeout == 0 && may_put_off(self))
 		return 0;
@@ -227,6 +269,7 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 				return n;
 			break;
 		case RPAL_PARK_TIMEOUT:
+		case RPAL_SWITCH_NOTIFIED:
 			break;
 		default:
 			return set_errno(ret);

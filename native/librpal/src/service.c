@@ -9,12 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "queue.h"
 
 #define DEVICE	"/dev/rpal"
 
 int rpal_device = -1;
 struct rpal_info rpal_own;
+/* By service id, of those that were requested. */
+static uint8_t known_pkeys[RPAL_ID_MAX + 1];
 
 static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -95,6 +97,7 @@ static void forget_after_fork(void)
 	rpal_device = -1;
 	memset(&rpal_own, 0, sizeof(rpal_own));
 	rpal_self = (struct rpal_self)RPAL_SELF_UNATTACHED;
+	rpal_queue_forget_all();
 }
 
 int rpal_open(void)
@@ -151,6 +154,9 @@ int rpal_peer_request(uint64_t key, struct rpal_peer *peer)
 	ret = rpal_ioctl(RPAL_IOC_REQUEST, &request);
 	if (ret < 0)
 		return ret;
+	if (request.id <= RPAL_ID_MAX)
+		__atomic_store_n(&known_pkeys[request.id], request.pkey,
+				 __ATOMIC_RELAXED);
 	peer->id = request.id;
 	peer->pkey = request.pkey;
 	peer->meta = request.meta;
@@ -160,7 +166,20 @@ int rpal_peer_request(uint64_t key, struct rpal_peer *peer)
 
 int rpal_peer_release(uint32_t id)
 {
+	int ret;
+
 	if (rpal_device < 0)
 		return -EPERM;
-	return rpal_ioctl(RPAL_IOC_RELEASE, (void *)(uintptr_t)id);
+	ret = rpal_ioctl(RPAL_IOC_RELEASE, (void *)(uintptr_t)id);
+	/* Also if it has gone by itself. */
+	if (!ret || ret == -ENOTCONN)
+		rpal_queue_forget_peer(id);
+	return ret;
+}
+
+uint32_t rpal_known_pkey(uint32_t id)
+{
+	return id <= RPAL_ID_MAX ?
+		       __atomic_load_n(&known_pkeys[id], __ATOMIC_RELAXED) :
+		       0;
 }

@@ -106,9 +106,9 @@
 	/*
 	 * rdi: target, rsi: message, edx: timeout, r8: own control block, r9:
 	 * where rpal_self is; the flags in rcx, if given, are in PARKED and stay
-	 * in LENT.
+	 * in LENT. \entry: where in the receiver's block is the place to enter.
 	 */
-	.macro SWITCH_TO_RECEIVER mode, flags
+	.macro SWITCH_TO_RECEIVER mode, entry, flags
 	PUSH_KEPT
 	pushq	%rdi
 	pushq	%rsi
@@ -131,7 +131,7 @@
 	jne	.Lbusy
 	/* Claimed. The receiver finds its way back in its own block. */
 	movq	%r8, CONTROL_CALLER(%rsi)
-	jmpq	*CONTROL_ENTRY_IP(%rsi)
+	jmpq	*\entry(%rsi)
 	.endm
 
 	/*
@@ -144,10 +144,18 @@
 	cmpb	$RPAL_STATE_ACTIVE, CONTROL_STATE(%r8)
 	je	.Lunready\@
 	incq	CONTROL_CALL_SEQ(%r8)
-	SWITCH_TO_RECEIVER \mode
+	SWITCH_TO_RECEIVER \mode, CONTROL_ENTRY_IP
 .Lunready\@:
 	movl	$\mode, %ecx
 	jmp	rpal_call_unready
+	.endm
+
+	/* rdx: the flags. */
+	.macro ATTEMPT entry
+	movq	%rdx, %rcx
+	movq	rpal_self@gottpoff(%rip), %r9
+	movq	%fs:SELF_SENDER(%r9), %r8
+	SWITCH_TO_RECEIVER RPAL_MODE_ONCE, \entry, %rcx
 	.endm
 
 /* int rpal_call(target, message, timeout_ms): rpal.h */
@@ -168,10 +176,11 @@ ENTRY rpal_post
  * -EOWNERDEAD).
  */
 HIDDEN_ENTRY rpal_switch_call
-	movq	%rdx, %rcx
-	movq	rpal_self@gottpoff(%rip), %r9
-	movq	%fs:SELF_SENDER(%r9), %r8
-	SWITCH_TO_RECEIVER RPAL_MODE_ONCE, %rcx
+	ATTEMPT	CONTROL_ENTRY_IP
+
+/* The same for a call that says nothing: the message is not taken there. */
+HIDDEN_ENTRY rpal_switch_notify
+	ATTEMPT	CONTROL_NOTIFY_IP
 
 .Lbusy:
 	movq	$0, CONTROL_CALLEE(%r8)
@@ -258,13 +267,12 @@ HIDDEN_ENTRY rpal_at_finish
 #define PARKED_MXCSR		16
 #define PARKED_FRAME		24
 
-	/* rax: the result. */
+	/* Leaves rax, the result, and what a function need not keep. */
 	.macro RESTORE_RECEIVER
 	ldmxcsr	PARKED_MXCSR(%rsp)
 	fldcw	PARKED_CW(%rsp)
 	addq	$PARKED_FRAME, %rsp
 	POP_KEPT
-	ret
 	.endm
 
 	/* \message, edx: the answer, r8: own control block. */
@@ -341,9 +349,10 @@ HIDDEN_ENTRY rpal_switch_park
 	/* A refused park goes on here, an ended one at rpal_at_park. */
 HIDDEN_ENTRY rpal_at_park
 	RESTORE_RECEIVER
+	ret
 
 	/* A sender has claimed us: rsi is our control block. */
-	.macro ENTRY_STUB mpk
+	.macro ADOPT_RECEIVER mpk
 	endbr64
 	movq	CONTROL_FS_BASE(%rsi), %rax
 	wrfsbase %rax
@@ -353,16 +362,37 @@ HIDDEN_ENTRY rpal_at_park
 	ADOPT_PKRU
 	.endif
 	movb	$RPAL_STATE_ACTIVE, CONTROL_STATE(%rsi)
+	.endm
+
+	.macro ENTRY_STUB mpk
+	ADOPT_RECEIVER \mpk
 	movl	PARKED_RESULT(%rsp), %eax
 	movq	PARKED_MESSAGE(%rsp), %rdx
 	STORE_WORDS %rdx
 	RESTORE_RECEIVER
+	ret
+	.endm
+
+	/* The same by rpal_switch_notify(): our message stays as it is. */
+	.macro NOTIFY_STUB mpk
+	ADOPT_RECEIVER \mpk
+	movl	PARKED_RESULT(%rsp), %ecx
+	movq	PARKED_MESSAGE(%rsp), %rdi
+	movl	$RPAL_SWITCH_NOTIFIED, %eax
+	RESTORE_RECEIVER
+	testl	%ecx, %ecx
+	jz	rpal_serve_notified
+	ret
 	.endm
 
 HIDDEN_ENTRY rpal_at_entry
 	ENTRY_STUB 0
 HIDDEN_ENTRY rpal_at_entry_mpk
 	ENTRY_STUB 1
+HIDDEN_ENTRY rpal_at_notify
+	NOTIFY_STUB 0
+HIDDEN_ENTRY rpal_at_notify_mpk
+	NOTIFY_STUB 1
 
 /*
  * int rpal_switch_copy(void *to, const void *from, size_t bytes,
@@ -399,8 +429,49 @@ HIDDEN_ENTRY rpal_switch_copy
 	movl	%r10d, %eax
 	ret
 
+/*
+ * long rpal_switch_guarded(long (*function)(void *), void *argument,
+ *			    struct rpal_control *self, uint32_t peer)
+ *
+ * The same around a function: a bad access to the peer's slot ends it, however
+ * deep, with -EFAULT. What a function has to keep for its caller is on the
+ * stack, and rpal_guard_sp, of the thread, says where. The caller sets
+ * rpal_guard_sp back.
+ */
+HIDDEN_ENTRY rpal_switch_guarded
+	PUSH_KEPT
+	pushq	%rdx
+	pushq	%rax
+	stmxcsr	0(%rsp)
+	fnstcw	4(%rsp)
+	subq	$8, %rsp
+	movq	rpal_guard_sp@gottpoff(%rip), %rax
+	movq	%rsp, %fs:(%rax)
+	movl	%ecx, CONTROL_GUARD(%rdx)
+	movq	%rdi, %rax
+	movq	%rsi, %rdi
+	callq	*%rax
+.Lunguard:
+	movq	16(%rsp), %rdx
+	movl	$0, CONTROL_GUARD(%rdx)
+	addq	$24, %rsp
+	POP_KEPT
+	ret
+
+/* A bad access while "guard" named its slot: in a copy, or in a function. */
 HIDDEN_ENTRY rpal_at_copy
+	movq	rpal_guard_sp@gottpoff(%rip), %rax
+	movq	%fs:(%rax), %rcx
+	testq	%rcx, %rcx
+	jnz	.Lfunction
 	movl	$-EFAULT, %r10d
 	jmp	.Lclose
+.Lfunction:
+	movq	%rcx, %rsp
+	cld
+	ldmxcsr	8(%rsp)
+	fldcw	12(%rsp)
+	movq	$-EFAULT, %rax
+	jmp	.Lunguard
 
 	.section .note.GNU-stack, "", @progbits

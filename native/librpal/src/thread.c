@@ -24,6 +24,7 @@ CHECK_OFFSET(CONTROL_FS_BASE, rpal_control, fs_base);
 CHECK_OFFSET(CONTROL_CALLER, rpal_control, caller);
 CHECK_OFFSET(CONTROL_PARKED, rpal_control, parked);
 CHECK_OFFSET(CONTROL_PKRU, rpal_control, pkru);
+CHECK_OFFSET(CONTROL_NOTIFY_IP, rpal_control, notify_ip);
 CHECK_OFFSET(CONTROL_CALLEE, rpal_control, callee);
 CHECK_OFFSET(CONTROL_CALLEE_RETURNING - 4, rpal_control, callee);
 CHECK_OFFSET(CONTROL_CALL_SP, rpal_control, call_sp);
@@ -94,6 +95,9 @@ int rpal_attach(unsigned int roles)
 	self->control = (struct rpal_control *)(uintptr_t)request.control;
 	self->control->entry_ip = (uintptr_t)(rpal_own.pkru ?
 					      rpal_at_entry_mpk : rpal_at_entry);
+	self->control->notify_ip = (uintptr_t)(rpal_own.pkru ?
+					       rpal_at_notify_mpk :
+					       rpal_at_notify);
 	self->control->return_ip = (uintptr_t)(rpal_own.pkru ?
 					       rpal_at_return_mpk :
 					       rpal_at_return);
@@ -112,7 +116,8 @@ int rpal_attach(unsigned int roles)
 	return 0;
 }
 
-int rpal_detach(void)
+/* The last role that is given up takes everything with it. */
+int rpal_give_up(unsigned int roles)
 {
 	struct rpal_self *self = &rpal_self;
 	int ret;
@@ -120,10 +125,22 @@ int rpal_detach(void)
 	if (!self->control)
 		return -EINVAL;
 	rpal_leave_loan(self);
-	ret = rpal_ioctl(RPAL_IOC_UNREGISTER, (void *)(uintptr_t)self->roles);
-	if (!ret)
+	ret = rpal_ioctl(RPAL_IOC_UNREGISTER, (void *)(uintptr_t)roles);
+	if (ret)
+		return ret;
+	self->roles &= ~roles;
+	if (!(self->roles & RPAL_ROLE_SENDER))
+		self->sender = &rpal_no_sender;
+	if (!(self->roles & RPAL_ROLE_RECEIVER))
+		self->receiver = &rpal_no_receiver;
+	if (!self->roles)
 		*self = (struct rpal_self)RPAL_SELF_UNATTACHED;
-	return ret;
+	return 0;
+}
+
+int rpal_detach(void)
+{
+	return rpal_give_up(rpal_self.roles);
 }
 
 uint32_t rpal_tid(void)
