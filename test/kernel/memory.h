@@ -17,17 +17,37 @@ static inline void write_sysctl(const char *name, const char *value)
 }
 
 /*
+ * KiB in the lists of free pages that each CPU keeps for itself: some MiB, more
+ * or less of it from second to second, which MemFree does not count.
+ */
+static inline long free_memory_of_cpus(void)
+{
+	FILE *file = fopen("/proc/zoneinfo", "r");
+	long free = 0, pages;
+	char line[128];
+
+	if (!file)
+		bail_out("/proc/zoneinfo");
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, " count: %ld", &pages) == 1)
+			free += pages * (getpagesize() / 1024);
+	fclose(file);
+	return free;
+}
+
+/*
  * KiB that are free, or would be if they were needed. What the kernel keeps in
- * caches and in lists of each CPU it gives back before: that is MiB of noise.
+ * caches it gives back before.
  */
 static inline long free_memory(void)
 {
-	long free = 0, kib;
+	long free, kib;
 	char line[128];
 	FILE *file;
 
 	write_sysctl("/proc/sys/vm/drop_caches", "3");
 	write_sysctl("/proc/sys/vm/compact_memory", "1");
+	free = free_memory_of_cpus();
 	file = fopen("/proc/meminfo", "r");
 	if (!file)
 		bail_out("/proc/meminfo");
