@@ -572,6 +572,26 @@ static void test_many(struct side *side)
 	ask(side, AT_MOST, 8, 0, 0);
 }
 
+/* Words that nobody takes are an event every time: the server never sleeps. */
+static void test_never_idle(struct side *side, struct rpal_writer *writer)
+{
+	uint64_t word = 1, before, failed = 0;
+
+	ask(side, TAKE_BY, 0, 0, 0);
+	make_busy(side);
+	is(rpal_queue_put(writer, &word, 1), 1, "a word that is not taken");
+	go_on(side);
+	before = state(side, EVENTS_SO_FAR);
+	for (int i = 0; i < 20 && !failed; i++) {
+		/* Meanwhile it is itself, and finds the word over and over again. */
+		usleep(5000);
+		failed = ask(side, STATE, 0, 0, 0) != 0;
+	}
+	is(failed, 0, "a receiver that always has words is called all the same");
+	ok(state(side, EVENTS_SO_FAR) > before + 100, "and goes on");
+	ask(side, TAKE_BY, RPAL_PUT_WORDS, 0, 0);
+}
+
 /* Another process of ours has the same end of the socket. */
 static int other_writer(int socket, int to_server, int shared_end)
 {
@@ -647,6 +667,7 @@ static int client(struct side *side, int argc, char **argv)
 	test_busy(side, writer);
 	test_both_ways(side, writer);
 	test_turns(side, writer);
+	test_never_idle(side, writer);
 	test_many(side);
 	test_two_writers(side);
 	return done();

@@ -72,6 +72,18 @@ static long sleep_until(struct rpal_self *self, struct queue_set *set,
 	return ret;
 }
 
+/* A call, for which a turn was given or the receiver slept, and what else is. */
+static int report_call(struct rpal_self *self, struct queue_set *set,
+		       struct epoll_event *events, int maxevents)
+{
+	int n = 1 + rpal_set_collect(set, events + 1, maxevents - 1);
+
+	events[0] = self->call_event;
+	/* Calls are not all that there is, if there is no end of them. */
+	set->starved = n == maxevents && rpal_set_has_news(set);
+	return n;
+}
+
 /* rpal_epoll_wait() for an epoll file that watches queues, by a receiver. */
 int rpal_queue_wait(struct queue_set *set, struct epoll_event *events,
 		    int maxevents, int timeout)
@@ -85,20 +97,18 @@ int rpal_queue_wait(struct queue_set *set, struct epoll_event *events,
 	for (;;) {
 		/* Not before an answer that has to be given, unless asked to. */
 		if (!call_open(self) || set->starved ||
-		    (timeout == 0 && rpal_on_loan(self) && !rpal_wanted(self))) {
+		    (timeout == 0 && rpal_may_put_off(self))) {
 			set->starved = false;
+			if (!call_open(self) && rpal_contended(self) &&
+			    rpal_give_turn(self) == RPAL_SWITCH_CALLED)
+				return report_call(self, set, events, maxevents);
 			n = look(self, set, events, maxevents);
 			if (n != 0 || last)
 				return n;
 		}
 		ret = sleep_until(self, set, deadline);
-		if (ret == RPAL_SWITCH_CALLED) {
-			events[0] = self->call_event;
-			n = 1 + rpal_set_collect(set, events + 1, maxevents - 1);
-			/* Calls are not all that there is, if there is no end. */
-			set->starved = n == maxevents && rpal_set_has_news(set);
-			return n;
-		}
+		if (ret == RPAL_SWITCH_CALLED)
+			return report_call(self, set, events, maxevents);
 		if (ret < 0) {
 			errno = -ret;
 			return -1;

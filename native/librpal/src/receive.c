@@ -21,9 +21,6 @@
 #define SHORTEST_TURN	250000
 #define MOST_DOUBLINGS	4
 
-/* How often an answer waits for what an event loop does without waiting. */
-#define MOST_PUT_OFFS	4
-
 /* Before rpal_serve_one(): no receiver, or not on loan. */
 int rpal_serve_from_kernel(struct rpal_message *message, int answer, int status)
 {
@@ -124,7 +121,7 @@ static bool look_first(const struct rpal_self *self)
  * On loan, may this wait stay in user mode? Not if the task would be woken too
  * late. If it is awake and wants its context, it gets it as the call ends.
  */
-static bool park_lightly(const struct rpal_self *self, int64_t deadline)
+static inline bool park_lightly(const struct rpal_self *self, int64_t deadline)
 {
 	return rpal_on_loan(self) &&
 	       (deadline == NEVER || deadline >= self->armed - TOLERANCE ||
@@ -139,8 +136,12 @@ static void take_notice(struct rpal_self *self)
 	self->message = (struct rpal_message){ 0 };
 }
 
-/* Ends the call, if there is one, and waits. Returns as rpal_switch_park(). */
-static inline long park_until(struct rpal_self *self, int epfd, int64_t deadline)
+/*
+ * Ends the call, if there is one, and waits. Returns as rpal_switch_park(). In
+ * line where every instruction counts, once.
+ */
+static inline __attribute__((always_inline)) long
+park_until(struct rpal_self *self, int epfd, int64_t deadline)
 {
 	struct rpal_park park = {
 		.epfd = epfd,
@@ -151,9 +152,10 @@ static inline long park_until(struct rpal_self *self, int epfd, int64_t deadline
 	long ret;
 
 	if (self->progress != NO_CALL) {
-		status = self->progress == CALL_ANSWERED ? self->status :
-			 self->progress == NOTIFIED	 ? 0 :
-							   RPAL_PENDING;
+		if (likely(self->progress == CALL_ANSWERED))
+			status = self->status;
+		else if (self->progress != NOTIFIED)
+			status = RPAL_PENDING;
 		park.flags = RPAL_PARK_REPLY;
 		park.status = status;
 	}
@@ -179,14 +181,9 @@ static inline long park_until(struct rpal_self *self, int epfd, int64_t deadline
 	return ret;
 }
 
-/*
- * On loan, the application has more to do before it waits: let it, but not for
- * ever. It has answered, and its caller waits.
- */
-static bool may_put_off(struct rpal_self *self)
+long rpal_park_until(struct rpal_self *self, int epfd, int64_t deadline)
 {
-	return rpal_on_loan(self) && !rpal_wanted(self) &&
-	       self->put_offs++ < MOST_PUT_OFFS;
+	return park_until(self, epfd, deadline);
 }
 
 /*
@@ -194,10 +191,10 @@ static bool may_put_off(struct rpal_self *self)
  * descriptors again: there may be something every time, and then it would never
  * park. What comes meanwhile is seen when the turn is over.
  */
-static long give_turn(struct rpal_self *self)
+long rpal_give_turn(struct rpal_self *self)
 {
 	int64_t turn = SHORTEST_TURN << self->missed_turns;
-	long ret = park_until(self, -1, rpal_now() + turn);
+	long ret = rpal_park_until(self, -1, rpal_now() + turn);
 
 	if (ret == RPAL_SWITCH_CALLED)
 		self->missed_turns = 0;
@@ -215,12 +212,6 @@ static int report_call(const struct rpal_self *self, struct epoll_event *events)
 {
 	events[0] = self->call_event;
 	return 1;
-}
-
-/* For queue_wait.c; what is below has its own copy, for speed. */
-long rpal_park_until(struct rpal_self *self, int epfd, int64_t deadline)
-{
-	return park_until(self, epfd, deadline);
 }
 
 int64_t rpal_deadline_of(int timeout)
@@ -242,12 +233,12 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 	if (unlikely(set))
 		return rpal_queue_wait(set, events, maxevents, timeout);
 
-	if (timeout == 0 && may_put_off(self))
+	if (timeout == 0 && rpal_may_put_off(self))
 		return 0;
 
 	if (look_first(self)) {
-		if (rpal_state(self) & RPAL_FLAG_CONTENDED) {
-			ret = give_turn(self);
+		if (rpal_contended(self)) {
+			ret = rpal_give_turn(self);
 			if (ret == RPAL_SWITCH_CALLED)
 				return report_call(self, events);
 			if (ret < 0)
