@@ -15,7 +15,7 @@ import { step, waitingFor, type Report } from './progress.js';
 import { inRepository } from './repository.js';
 
 /** Kernels that this repository builds. */
-export const kernelFlavours = ['normal', 'debug', 'stock'] as const;
+export const kernelFlavours = ['normal', 'debug', 'kcsan', 'stock'] as const;
 export type KernelFlavour = (typeof kernelFlavours)[number];
 
 /** Files of a built kernel. */
@@ -32,7 +32,7 @@ function fragmentsOf(flavour: KernelFlavour, series: PatchSeries): string[] {
   const fragments = ['base'];
   // Until the series has its first patch there is no CONFIG_RPAL to ask for.
   if (flavour !== 'stock' && series.patches.length > 0) fragments.push('rpal');
-  if (flavour === 'debug') fragments.push('debug');
+  if (flavour === 'debug' || flavour === 'kcsan') fragments.push(flavour);
   return fragments.map((name) => inRepository('kernel-patches', 'configs', `${name}.config`));
 }
 

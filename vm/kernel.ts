@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { endOnSignals } from './end-on-signals.js';
 import { runMain } from './failure.js';
-import { kernel } from './kernel-build.js';
+import { kernel, type KernelFlavour } from './kernel-build.js';
 import { kernelPackages } from './kernel-deb.js';
 import { exportSeries, kernelTree } from './kernel-tree.js';
 
@@ -9,7 +9,7 @@ const program = new Command('npm run kernel --').description(
   'Builds the RPAL kernel, and keeps its patches.',
 );
 
-async function printKernel(flavour: 'normal' | 'debug' | 'stock'): Promise<void> {
+async function printKernel(flavour: KernelFlavour): Promise<void> {
   const built = await kernel(flavour);
   process.stdout.write(`${built.bzImage}\n`);
 }
@@ -22,6 +22,10 @@ program
   .command('debug')
   .description('build the kernel with KASAN, lockdep and the other checkers')
   .action(() => printKernel('debug'));
+program
+  .command('kcsan')
+  .description('build the kernel with the detector of data races')
+  .action(() => printKernel('kcsan'));
 program
   .command('stock')
   .description('build the same kernel without the patches')

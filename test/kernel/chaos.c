@@ -475,7 +475,7 @@ static unsigned long disturb(struct pair *pairs, struct long_run *run, uint64_t 
 	struct random random = random_stream(run->seed, stream);
 	unsigned long total = 0;
 
-	while (!board->wrong && goes_on(run)) {
+	while (!board->wrong && goes_on_after(run, total)) {
 		int index = random_below(&random, PAIRS);
 		enum action action = some_action(&random);
 

@@ -1041,13 +1041,13 @@ static void check_coverage(const struct long_run *run)
 	   "of %zu commands %zu have succeeded and %zu were refused", UNKNOWN, succeeded, refused);
 }
 
-static unsigned long fuzz(const struct long_run *run, uint64_t stream)
+static unsigned long fuzz(struct long_run *run, uint64_t stream)
 {
 	struct random random = random_stream(run->seed, stream);
 	struct process processes[PROCESSES] = {};
 	unsigned long started = 0;
 
-	while (goes_on(run)) {
+	while (goes_on_after(run, started)) {
 		for (int i = 0; i < PROCESSES; i++) {
 			struct process *process = &processes[i];
 

@@ -554,7 +554,7 @@ int main(int argc, char **argv)
 	tasks = count_tasks();
 	start_bystanders();
 	random = random_stream(run.seed, 0);
-	while (episodes < 4 || goes_on(&run)) {
+	while (episodes < 4 || goes_on_after(&run, episodes)) {
 		episode(&random, crashes);
 		/* What the kernel needs once and keeps is no leak. */
 		if (++episodes == 3)

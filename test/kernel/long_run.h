@@ -17,6 +17,7 @@ struct long_run {
 	uint64_t seed;
 	double seconds;
 	double until; /* on CLOCK_MONOTONIC */
+	double next;  /* when to say how far it is */
 };
 
 static inline double now_seconds(void)
@@ -54,6 +55,20 @@ static inline struct long_run long_run(int argc, char **argv, double seconds)
 	run.until = now_seconds() + run.seconds;
 	printf("# seed %llu, %.0f s\n", (unsigned long long)run.seed, run.seconds);
 	return run;
+}
+
+/* Once a minute it says how far it is: @count of what it counts. */
+static inline bool goes_on_after(struct long_run *run, unsigned long count)
+{
+	double now = now_seconds();
+
+	if (!run->next)
+		run->next = now + 60;
+	if (now > run->next) {
+		printf("# %lu, %.0f s to go\n", count, run->until - now);
+		run->next += 60;
+	}
+	return now < run->until;
 }
 
 static inline bool goes_on(const struct long_run *run)

@@ -226,7 +226,7 @@ static void soak(struct long_run *run, int orders, pid_t clients[CLIENTS],
 	struct random random = random_stream(run->seed, 1);
 	double next = now_seconds() + pause;
 
-	while (goes_on(run) && !board->wrong && !board->sources.unnoticed) {
+	while (goes_on_after(run, board->calls) && !board->wrong && !board->sources.unnoticed) {
 		int status;
 		pid_t pid = waitpid(-1, &status, WNOHANG);
 

@@ -202,7 +202,7 @@ int main(int argc, char **argv)
 		usleep(1000);
 	start_raisers(raisers, &board->sources, run.seed);
 	run.until = now_seconds() + run.seconds;
-	while (goes_on(&run) && !board->sources.unnoticed)
+	while (goes_on_after(&run, board->calls[0] + board->calls[1]) && !board->sources.unnoticed)
 		usleep(10000);
 	seen = end_raisers(raisers, &board->sources);
 	waitpid(pids[1], &status, 0);

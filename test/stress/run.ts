@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { basename } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { endOnSignals } from '../../vm/end-on-signals.js';
 import { Failure, runMain } from '../../vm/failure.js';
@@ -60,7 +61,7 @@ async function runIn(
 async function runSuite(run: StressRun, options: StressOptions, tally: Tally): Promise<void> {
   const { suite, cpus, seconds } = run;
   const { kernel, seed } = options;
-  const where = `${suite.name}, ${kernel} kernel, ${cpus} CPU${cpus === 1 ? '' : 's'}`;
+  const where = `${suite.name}, kernel ${basename(kernel)}, ${cpus} CPU${cpus === 1 ? '' : 's'}`;
   process.stdout.write(`\n== ${where}: ${suite.about}, ${duration(seconds * 1000)}\n`);
   const started = Date.now();
   const guest = await Guest.boot({
