@@ -265,7 +265,9 @@ static void start_both(struct caller *first, struct caller *second)
 	if (first->what != SPIN) {
 		wait_until_asleep(first->tid);
 	} else {
-		while (state(first->side) != RPAL_STATE_ACTIVE)
+		/* On loan as a rule, but that can have ended already. */
+		while (state(first->side) == RPAL_STATE_PARKED ||
+		       state(first->side) == RPAL_STATE_LENT)
 			sched_yield();
 	}
 	start(second);
