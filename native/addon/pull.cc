@@ -11,8 +11,8 @@ int Pull(napi_env env, const rpal_peer& peer, uint64_t address, uint64_t length,
   void* data = nullptr;
   napi_value buffer;
   if (napi_create_arraybuffer(env, length, &data, &buffer) != napi_ok) return -ENOMEM;
-  if (int error = rpal_read_peer(peer.id, peer.pkey, data, reinterpret_cast<const void*>(address),
-                                 length);
+  if (int error =
+          rpal_read_peer(peer.id, peer.pkey, data, reinterpret_cast<const void*>(address), length);
       error < 0) {
     return error;
   }

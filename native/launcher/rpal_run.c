@@ -100,9 +100,8 @@ static const char* find_shim(void) {
 
   if (length < 0) fail("/proc/self/exe cannot be read (%m); mount /proc.");
   path[length] = '\0';
-  strcpy(strrchr(path, '/') + 1, name);
-  if (access(path, R_OK))
-    fail("The epoll shim '%s' is not there. Build the package again.", path);
+  memcpy(strrchr(path, '/') + 1, name, sizeof(name));
+  if (access(path, R_OK)) fail("The epoll shim '%s' is not there. Build the package again.", path);
   return path;
 }
 
