@@ -1,4 +1,4 @@
-/* guest: cpus=1,2 debug timeout=180 */
+/* guest: cpus=1,2 isolation=mpk,none debug timeout=180 */
 // SPDX-License-Identifier: MIT
 /* Whatever a handler does, it does as the server; the client only waits. */
 #include "two_services.h"
