@@ -24,4 +24,10 @@ Environment::~Environment() {
   rpal_detach();
 }
 
+bool Environment::Ending() const {
+  // Any function that could run JavaScript says so.
+  bool there = false;
+  return napi_has_named_property(env, exchange_buffer.Get(), "byteLength", &there) != napi_ok;
+}
+
 }  // namespace rpal_addon

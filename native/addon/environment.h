@@ -85,6 +85,10 @@ struct Environment {
     return static_cast<Environment*>(data);
   }
 
+  // The thread shall end (worker.terminate(), process.exit() elsewhere): JavaScript does not run here
+  // any more. In a call from JavaScript only.
+  bool Ending() const;
+
   const napi_env env;
   // The memory of `exchange_buffer`.
   Exchange* exchange = nullptr;

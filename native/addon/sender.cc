@@ -40,11 +40,14 @@ CalledConnection* ConnectionAt(Environment* self, uint32_t index) {
   return index < self->called.size() ? self->called[index].get() : nullptr;
 }
 
+int Ending(void* environment) { return static_cast<Environment*>(environment)->Ending(); }
+
 // openSender(): makes this thread a sender. Its thread id or a negative errno.
 Napi::Value OpenSender(const Napi::CallbackInfo& info) {
   int result = rpal_open();
   if (result >= 0) result = Enable();
   if (result >= 0) result = rpal_attach(RPAL_ROLE_SENDER);
+  if (result >= 0) result = rpal_interruptible(Ending, Environment::Of(info.Env()));
   if (result >= 0) result = static_cast<int>(rpal_tid());
   return Napi::Number::New(info.Env(), result);
 }

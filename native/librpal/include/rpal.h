@@ -162,7 +162,8 @@ RPAL_API int rpal_target_init(struct rpal_target *target, uint32_t tid,
  * an errno of its choice); -EOWNERDEAD the receiver died or its service went
  * away, -ETIMEDOUT, -ESRCH no such receiver, -EPERM this thread is no sender,
  * -EDEADLK a call to oneself, or to a thread that waits, directly or through
- * others, for the answer of the calling one.
+ * others, for the answer of the calling one; -ECANCELED, see
+ * rpal_interruptible().
  */
 RPAL_API int rpal_call(const struct rpal_target *target,
 		       struct rpal_message *message, int timeout_ms);
@@ -174,6 +175,19 @@ RPAL_API int rpal_call(const struct rpal_target *target,
  */
 RPAL_API int rpal_post(const struct rpal_target *target,
 		       struct rpal_message *message, int timeout_ms);
+
+/**
+ * rpal_interruptible - have somebody asked whether calls shall go on waiting
+ * @interrupted: asked about once a second, and after a signal, while
+ *	rpal_call() of the calling thread waits in the kernel. If it returns
+ *	nonzero the call ends with -ECANCELED; its answer is dropped. It must
+ *	not use librpal. NULL: nobody is asked.
+ * @data: its argument
+ *
+ * For threads that may have to end while they wait, for a reason that is no
+ * signal. Own thread. Return: 0, -EPERM.
+ */
+RPAL_API int rpal_interruptible(int (*interrupted)(void *data), void *data);
 
 /**
  * rpal_serve_one - answer the last call and wait for the next

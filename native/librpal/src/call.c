@@ -32,6 +32,12 @@ static int64_t time_left(int64_t deadline)
 	return left > 0 ? left : 0;
 }
 
+/* Does the application want a call that waits to end? */
+static bool given_up(const struct rpal_self *self)
+{
+	return self->interrupted && self->interrupted(self->interrupted_data);
+}
+
 static long wait_reply(struct rpal_self *self, struct rpal_message *message,
 		       int64_t deadline)
 {
@@ -39,16 +45,24 @@ static long wait_reply(struct rpal_self *self, struct rpal_message *message,
 		.seq = self->control->call_seq,
 		.message = (uintptr_t)message,
 	};
+	bool over = false;
 	long ret;
 
-	do {
-		wait.timeout_ns = time_left(deadline);
+	for (;;) {
+		wait.timeout_ns = over ? 0 : time_left(deadline);
 		ret = rpal_ioctl(RPAL_IOC_WAIT_REPLY, &wait);
-	} while (ret == -EINTR);
+		if (ret != -EINTR)
+			break;
+		/* Then once more: so that the kernel drops the answer. */
+		over = given_up(self);
+	}
+	if (ret == -ETIMEDOUT && over)
+		return -ECANCELED;
 	return ret < 0 ? ret : (int)wait.status;
 }
 
-static int wait_parked(const struct rpal_target *target, int64_t deadline)
+static int wait_parked(const struct rpal_self *self,
+		       const struct rpal_target *target, int64_t deadline)
 {
 	struct rpal_wait_parked wait = {
 		.tid = target->tid,
@@ -56,7 +70,22 @@ static int wait_parked(const struct rpal_target *target, int64_t deadline)
 	};
 	int ret = rpal_ioctl(RPAL_IOC_WAIT_PARKED, &wait);
 
-	return ret == -EINTR ? 0 : ret == -ESRCH ? -EOWNERDEAD : ret;
+	if (ret == -ESRCH)
+		return -EOWNERDEAD;
+	if (ret && ret != -EINTR)
+		return ret;
+	return given_up(self) ? -ECANCELED : 0;
+}
+
+int rpal_interruptible(int (*interrupted)(void *data), void *data)
+{
+	struct rpal_self *self = &rpal_self;
+
+	if (!self->control)
+		return -EPERM;
+	self->interrupted = interrupted;
+	self->interrupted_data = data;
+	return 0;
 }
 
 /*
@@ -94,7 +123,7 @@ int rpal_call_slowly(const struct rpal_target *target,
 			if (ret != -EBUSY)
 				continue;
 			self->counters.waits++;
-			error = wait_parked(target, deadline);
+			error = wait_parked(self, target, deadline);
 			if (error)
 				return error;
 			break;

@@ -41,6 +41,10 @@ struct rpal_self {
 	unsigned int roles;
 	struct rpal_counters counters;
 
+	/* Sender: see rpal_interruptible(). */
+	int (*interrupted)(void *data);
+	void *interrupted_data;
+
 	/* Receiver. */
 	struct rpal_message message;	/* the call, then its answer */
 	int status;

@@ -3,12 +3,15 @@
  * from standard input, each with another address if it is not for that one, and prints one line of
  * JSON for each: what it saw. Every scenario has a connection of its own.
  */
+import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { connect } from 'rpal';
 
-const [address] = isMainThread ? process.argv.slice(2) : workerData;
+const [address, workersScenario] = isMainThread ? process.argv.slice(2) : workerData;
+const say = (line) => (isMainThread ? console.log(line) : parentPort.postMessage(line));
 const transport = process.env.TRANSPORT ?? 'auto';
+let leaving = false;
 const bytes = (...values) => Uint8Array.from(values);
 const parse = (payload) => JSON.parse(Buffer.from(payload).toString());
 
@@ -144,12 +147,27 @@ const scenarios = {
   load(client) {
     const served = () => parse(client.callSync('served', bytes()));
     const enough = served() + 20;
-    console.log('loading');
+    say('loading');
     while (served() < enough) client.callSync('echo', bytes(1));
     return { calls: client.counters.calls };
   },
+  /** Calls without a pause until that fails. */
+  untilError(client) {
+    say('loading');
+    return caught(() => {
+      while (true) client.callSync('echo', bytes(1));
+    });
+  },
+  /** Leaves the connection open, and the process nothing else to do. */
+  async leave(client) {
+    const sync = client.callSync('echo', bytes(1))[0];
+    const answer = await client.call('later', bytes(2));
+    process.stdin.destroy();
+    leaving = true;
+    return [sync, answer[0]];
+  },
   forever(client) {
-    console.log('loading');
+    say('loading');
     while (true) client.callSync('echo', bytes(1));
   },
   print(client) {
@@ -170,27 +188,51 @@ const scenarios = {
     return caught(() => client.callSync('exit', bytes(), { timeout: 20_000 }));
   },
   async worker() {
-    const run = () =>
-      new Promise((done, fail) => {
-        const worker = new Worker(new URL(import.meta.url), { workerData: [address] });
-        worker.once('message', done).once('error', fail);
-      });
+    const run = async () => {
+      const [seen] = await once(startWorker('many'), 'message');
+      return seen;
+    };
     return Promise.all([run(), run()]);
   },
+  /** For worker threads: says so, and waits for an answer that never comes. */
+  wait(client) {
+    say('loading');
+    client.callSync('never', bytes());
+  },
+  /** Worker threads are terminated, one that calls and one that waits. */
+  async terminate(client) {
+    const ended = [];
+    for (const scenario of ['forever', 'wait']) {
+      const worker = startWorker(scenario);
+      await once(worker, 'message');
+      ended.push(await worker.terminate());
+    }
+    return { ended, afterwards: client.callSync('echo', bytes(1))[0] };
+  },
+  /** The process ends while a worker thread waits. */
+  async exitWhileWaiting() {
+    await once(startWorker('wait'), 'message');
+    process.exit(5);
+  },
 };
+
+function startWorker(scenario) {
+  return new Worker(new URL(import.meta.url), { workerData: [address, scenario] });
+}
 
 async function play(scenario, other = address) {
   const client = await connect(other, { transport });
   const result = await scenarios[scenario](client);
   const { transport: used, fallbackReason } = client;
-  await client.close();
+  if (!leaving) await client.close();
   return { transport: used, fallbackReason, result };
 }
 
 if (isMainThread) {
   for await (const line of createInterface({ input: process.stdin })) {
     console.log(JSON.stringify(await play(...line.split(' '))));
+    if (leaving) break;
   }
 } else {
-  parentPort.postMessage(await play('many'));
+  parentPort.postMessage(await play(workersScenario));
 }
