@@ -29,7 +29,7 @@ export const debugSlowness = 6;
 
 /**
  * Groups tests by the guests they want, in a fixed order: normal kernel before debug kernel, few
- * CPUs before many. On the debug kernel each runs once, with the most CPUs it declares.
+ * CPUs before many, because those can run beside each other. On the debug kernel each runs once, with the most CPUs it declares.
  */
 export function planGuestRuns<T extends { declaration: Declaration }>(
   tests: readonly T[],
@@ -54,8 +54,8 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
   }
   const rank = (run: GuestRun<T>): number[] => [
     ['normal', 'stock', 'debug'].indexOf(run.kernel),
-    run.icount ? 1 : 0,
     run.cpus,
+    run.icount ? 1 : 0,
     run.isolation === 'mpk' ? 0 : 1,
   ];
   return [...runs.values()].sort((a, b) => {

@@ -13,6 +13,7 @@ import {
   type GuestRun,
   type Narrowing,
 } from './guest-runs.js';
+import { onHostCores } from './host-cores.js';
 import type { Tally } from './tally.js';
 import { judgeTap } from './tap-verdict.js';
 
@@ -50,14 +51,12 @@ export async function runKernelTests(
   filter: string | undefined,
   narrowing: Narrowing,
 ): Promise<void> {
-  for (const run of planGuestRuns(await kernelTests(filter), narrowing)) {
-    await runIn(run, tally);
-  }
+  const runs = planGuestRuns(await kernelTests(filter), narrowing);
+  await Promise.all(runs.map((run) => onHostCores(run.cpus, () => runIn(run, tally))));
 }
 
 async function runIn(run: GuestRun<KernelTest>, tally: Tally): Promise<void> {
   const where = nameOfRun(run);
-  process.stderr.write(`\nC tests, ${where}\n`);
   let guest: Guest | undefined;
   try {
     for (const test of run.tests) {
@@ -87,7 +86,7 @@ async function runIn(run: GuestRun<KernelTest>, tally: Tally): Promise<void> {
       tally.add(score);
       const seconds = ((Date.now() - started) / 1000).toFixed(1);
       const word = score.failed > 0 ? 'FAILED' : score.passed === 0 ? 'skipped' : 'ok';
-      process.stderr.write(`  ${word.padEnd(8)}${test.name} (${seconds} s)\n`);
+      process.stderr.write(`  ${word.padEnd(8)}${test.name} (${seconds} s), ${where}\n`);
       if (score.failed > 0) {
         tally.describe({
           where: `C test ${test.name}, ${where}`,

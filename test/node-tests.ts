@@ -14,6 +14,7 @@ import {
   type GuestRun,
   type Narrowing,
 } from './guest-runs.js';
+import { onHostCores } from './host-cores.js';
 import type { Tally } from './tally.js';
 import { readVitestReport } from './vitest-report.js';
 
@@ -49,14 +50,12 @@ export async function runNodeTests(
   const tests = await nodeTests(filter);
   // The programs that they start use the package as its users do, compiled.
   if (tests.length > 0) await buildTypeScript();
-  for (const run of planGuestRuns(tests, narrowing)) {
-    await runIn(run, tally);
-  }
+  const runs = planGuestRuns(tests, narrowing);
+  await Promise.all(runs.map((run) => onHostCores(run.cpus, () => runIn(run, tally))));
 }
 
 async function runIn(run: GuestRun<NodeTest>, tally: Tally): Promise<void> {
   const where = nameOfRun(run);
-  process.stderr.write(`\nNode.js tests, ${where}\n`);
   const reports = inRepository('build', 'reports');
   await mkdir(reports, { recursive: true });
   const report = join(reports, `${String(process.pid)}-${run.kernel}-${String(run.cpus)}.json`);
@@ -66,6 +65,11 @@ async function runIn(run: GuestRun<NodeTest>, tally: Tally): Promise<void> {
     ...machineOfRun(run),
     memory: '3G',
   });
+  // In one piece at the end: other tests run beside these.
+  const output: Buffer[] = [];
+  const collect = (bytes: Buffer): void => {
+    output.push(bytes);
+  };
   try {
     const result = await guest.run(
       {
@@ -82,12 +86,10 @@ async function runIn(run: GuestRun<NodeTest>, tally: Tally): Promise<void> {
         cwd: repository,
         env: guestEnvironment(process.env),
       },
-      {
-        onStdout: (bytes) => process.stderr.write(bytes),
-        onStderr: (bytes) => process.stderr.write(bytes),
-      },
+      { onStdout: collect, onStderr: collect },
       seconds * (run.kernel === 'debug' ? debugSlowness : 1),
     );
+    process.stderr.write(`\nNode.js tests, ${where}\n${Buffer.concat(output).toString()}`);
     const failure = failureOf(result);
     if (failure !== undefined) {
       tally.add({ passed: 0, failed: 1, skipped: 0 });

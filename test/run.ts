@@ -56,8 +56,10 @@ async function main(): Promise<number> {
     if (wants('c')) await buildNative(['kernel-tests']);
     if (wants('node')) await buildNative(['librpal', 'addon', 'samples']);
     if (wants('runner')) await runRunnerTests(tally, filter, narrowing);
-    if (wants('c')) await runKernelTests(tally, filter, narrowing);
-    if (wants('node')) await runNodeTests(tally, filter, narrowing);
+    await Promise.all([
+      wants('c') && runKernelTests(tally, filter, narrowing),
+      wants('node') && runNodeTests(tally, filter, narrowing),
+    ]);
   }
   for (const { where, what, details } of tally.failures) {
     process.stderr.write(`\n=== FAILED ${where}\n${what}\n${details}\n`);

@@ -136,8 +136,8 @@ describe('planGuestRuns', () => {
       ]),
     ).toEqual([
       ['normal', 1, false, 'a'],
-      ['normal', 2, false, 'a,c'],
       ['normal', 1, true, 'b'],
+      ['normal', 2, false, 'a,c'],
       ['stock', 2, false, 'd'],
       ['debug', 2, false, 'a'],
     ]);
