@@ -103,8 +103,7 @@ static int client(struct side *side, int argc, char **argv)
 	report(&(struct result){ "rpal", "one-way", "c-rpal-one-way", 32, messages, -1,
 				 (double)before / messages, calls });
 	report(&(struct result){ "rpal", "round-trip", "c-rpal-round-trip", 32, messages,
-				 (double)total / messages, (double)before / messages,
-				 calls });
+				 (double)total / messages, (double)before / messages, calls });
 	return 0;
 }
 

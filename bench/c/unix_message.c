@@ -126,13 +126,11 @@ int main(int argc, char **argv)
 	if (run.plan.system_call) {
 		save(&run.plan, "c-unix-system-call", &run.samples);
 		report(&(struct result){ "unix", "system-call", "c-unix-system-call", 32, messages,
-					 (double)total / messages, 0,
-					 calls });
+					 (double)total / messages, 0, calls });
 		return 0;
 	}
 	save(&run.plan, "c-unix-round-trip", &run.samples);
-	report(&(struct result){ "unix", "one-way", "c-unix-one-way", 32, messages, -1, 0,
-				 calls });
+	report(&(struct result){ "unix", "one-way", "c-unix-one-way", 32, messages, -1, 0, calls });
 	report(&(struct result){ "unix", "round-trip", "c-unix-round-trip", 32, messages,
 				 (double)total / messages, 0, calls });
 	return 0;

@@ -85,8 +85,8 @@ struct Environment {
     return static_cast<Environment*>(data);
   }
 
-  // The thread shall end (worker.terminate(), process.exit() elsewhere): JavaScript does not run here
-  // any more. In a call from JavaScript only.
+  // The thread shall end (worker.terminate(), process.exit() elsewhere): JavaScript does not run
+  // here any more. In a call from JavaScript only.
   bool Ending() const;
 
   const napi_env env;

@@ -120,8 +120,8 @@ static void *do_nothing(void *tid)
 }
 
 /* Of the states that FORGE can name: who has what. */
-#define BY_THREAD 1UL << 63 /* by the thread that does nothing */
-#define BY_ITSELF 1UL << 62 /* of the server */
+#define BY_THREAD (1UL << 63) /* by the thread that does nothing */
+#define BY_ITSELF (1UL << 62) /* of the server */
 
 /* --hostile SOCKET ORDERS */
 static void hostile(char **argv)

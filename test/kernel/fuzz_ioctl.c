@@ -17,6 +17,7 @@
 #include "memory.h"
 #include "random.h"
 #include <linux/capability.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/personality.h>
 #include <sched.h>
@@ -46,8 +47,6 @@ static const char *const kind_names[] = { "same user", "other user", "user names
 					  "no service" };
 
 /* The commands, and what each may answer besides 0. */
-#define FOR_ALL EPERM, ESRCH
-
 static const struct command {
 	const char *name;
 	unsigned int number, size;
@@ -55,33 +54,33 @@ static const struct command {
 } commands[] = {
 	{ "INFO", RPAL_IOC_INFO, sizeof(struct rpal_info), { EPERM, EFAULT, EINVAL } },
 	{ "NEXT_EXEC", RPAL_IOC_NEXT_EXEC, 0, { EPERM, EINVAL } },
-	{ "ENABLE", RPAL_IOC_ENABLE, 8, { FOR_ALL, EFAULT, EALREADY } },
-	{ "DISABLE", RPAL_IOC_DISABLE, 0, { FOR_ALL, EINVAL } },
+	{ "ENABLE", RPAL_IOC_ENABLE, 8, { EPERM, ESRCH, EFAULT, EALREADY } },
+	{ "DISABLE", RPAL_IOC_DISABLE, 0, { EPERM, ESRCH, EINVAL } },
 	{ "REQUEST",
 	  RPAL_IOC_REQUEST,
 	  sizeof(struct rpal_request),
-	  { FOR_ALL, EFAULT, ENOENT, ECONNREFUSED, EADDRINUSE, EINVAL, ENOMEM } },
-	{ "RELEASE", RPAL_IOC_RELEASE, 0, { FOR_ALL, EINVAL, ENOTCONN } },
+	  { EPERM, ESRCH, EFAULT, ENOENT, ECONNREFUSED, EADDRINUSE, EINVAL, ENOMEM } },
+	{ "RELEASE", RPAL_IOC_RELEASE, 0, { EPERM, ESRCH, EINVAL, ENOTCONN } },
 	{ "REGISTER",
 	  RPAL_IOC_REGISTER,
 	  sizeof(struct rpal_register),
-	  { FOR_ALL, EFAULT, EINVAL, EBUSY, EUSERS, ENOMEM } },
-	{ "UNREGISTER", RPAL_IOC_UNREGISTER, 0, { FOR_ALL, EINVAL } },
+	  { EPERM, ESRCH, EFAULT, EINVAL, EBUSY, EUSERS, ENOMEM } },
+	{ "UNREGISTER", RPAL_IOC_UNREGISTER, 0, { EPERM, ESRCH, EINVAL } },
 	{ "PARK",
 	  RPAL_IOC_PARK,
 	  sizeof(struct rpal_park),
-	  { FOR_ALL, EFAULT, EINVAL, EBADF, EINTR, ENOMEM } },
+	  { EPERM, ESRCH, EFAULT, EINVAL, EBADF, EINTR, ENOMEM } },
 	{ "WAIT_REPLY",
 	  RPAL_IOC_WAIT_REPLY,
 	  sizeof(struct rpal_wait_reply),
-	  { FOR_ALL, EFAULT, ENOENT, EINTR, ETIMEDOUT } },
+	  { EPERM, ESRCH, EFAULT, ENOENT, EINTR, ETIMEDOUT } },
 	{ "WAIT_PARKED",
 	  RPAL_IOC_WAIT_PARKED,
 	  sizeof(struct rpal_wait_parked),
-	  { FOR_ALL, EFAULT, EINVAL, EINTR, ETIMEDOUT } },
-	{ "FINISH", RPAL_IOC_FINISH, 0, { FOR_ALL } },
-	{ "DETACH", RPAL_IOC_DETACH, 0, { FOR_ALL } },
-	{ "unknown", 0, 0, { FOR_ALL, ENOTTY } },
+	  { EPERM, ESRCH, EFAULT, EINVAL, EINTR, ETIMEDOUT } },
+	{ "FINISH", RPAL_IOC_FINISH, 0, { EPERM, ESRCH } },
+	{ "DETACH", RPAL_IOC_DETACH, 0, { EPERM, ESRCH } },
+	{ "unknown", 0, 0, { EPERM, ESRCH, ENOTTY } },
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -384,17 +383,17 @@ __thread char *landing_stack;
 extern const char landing_of_park[], landing_of_call[];
 
 asm(".text\n"
-    "landing_of_park:\n\t"
-    "xorl %edi, %edi\n\t"
-    "jmp 1f\n"
-    "landing_of_call:\n\t"
-    "movl $1, %edi\n"
-    "1:\n\t"
-    "movq %rax, %rsi\n\t"
-    "movq landing_stack@gottpoff(%rip), %rax\n\t"
-    "movq %fs:(%rax), %rsp\n\t"
-    "call landed\n\t"
-    "ud2");
+	"landing_of_park:\n\t"
+	"xorl %edi, %edi\n\t"
+	"jmp 1f\n"
+	"landing_of_call:\n\t"
+	"movl $1, %edi\n"
+	"1:\n\t"
+	"movq %rax, %rsi\n\t"
+	"movq landing_stack@gottpoff(%rip), %rax\n\t"
+	"movq %fs:(%rax), %rsp\n\t"
+	"call landed\n\t"
+	"ud2");
 
 /* The call by hand has been handed back. */
 static void wait_well(struct worker *worker)
@@ -570,9 +569,8 @@ static void fuzz_command(struct worker *worker)
 		struct rpal_register *answer = (void *)argument;
 		uint32_t tid = answer->tid;
 
-		if (answer->control == (uint64_t)control_of(tid)) {
+		if (answer->control == (uint64_t)control_of(tid))
 			tell_tid(worker, tid);
-		}
 	}
 }
 
@@ -725,7 +723,7 @@ static void fuzz_files(struct worker *worker)
 		eventfd_write(others[1], 1);
 		break;
 	default:
-		raw(SYS_poll, (long)(int[2]){ device, EPOLLIN }, 1, 0, 0);
+		raw(SYS_poll, (long)&(struct pollfd){ device, POLLIN }, 1, 0, 0);
 		break;
 	}
 }

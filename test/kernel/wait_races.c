@@ -153,8 +153,9 @@ static long ticks_of(pid_t pid)
 	if (!file || !fgets(line, sizeof(line), file))
 		die(path, errno);
 	fclose(file);
-	sscanf(strrchr(line, ')'), ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-	       &system);
+	if (sscanf(strrchr(line, ')'), ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+		   &user, &system) != 2)
+		die(path, EINVAL);
 	return user + system;
 }
 
