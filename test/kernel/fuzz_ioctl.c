@@ -723,7 +723,7 @@ static void fuzz_files(struct worker *worker)
 		eventfd_write(others[1], 1);
 		break;
 	default:
-		raw(SYS_poll, (long)&(struct pollfd){ device, POLLIN }, 1, 0, 0);
+		raw(SYS_poll, (long)&(struct pollfd){ .fd = device, .events = POLLIN }, 1, 0, 0);
 		break;
 	}
 }

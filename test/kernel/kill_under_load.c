@@ -7,6 +7,7 @@
  */
 #include "two_services.h"
 #include "kernel_log.h"
+#include "kasan.h"
 #include "memory.h"
 #include <pthread.h>
 #include <sys/personality.h>
@@ -152,7 +153,7 @@ static void server(struct side *side, int argc, char **argv)
 
 static int client(struct side *side, int argc, char **argv)
 {
-	int rounds = argc > 1 ? atoi(argv[1]) : ROUNDS;
+	int rounds = argc > 1 ? atoi(argv[1]) : rounds_here(ROUNDS);
 	int log = kernel_log_from_now();
 	long before;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* guest: cpus=1,2 debug timeout=240 */
 /* All the services there can be, and many one after the other: none leaks. */
+#include "kasan.h"
+#include "memory.h"
 #include "peer.h"
 #include <sys/resource.h>
 
@@ -56,22 +58,6 @@ static void test_all(void)
 			end(&children[i]);
 }
 
-static long available(void)
-{
-	FILE *file = fopen("/proc/meminfo", "r");
-	char line[128];
-	long free = 0, kib;
-
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "MemFree: %ld", &kib) == 1 ||
-		    sscanf(line, "Buffers: %ld", &kib) == 1 ||
-		    sscanf(line, "Cached: %ld", &kib) == 1 ||
-		    sscanf(line, "SReclaimable: %ld", &kib) == 1)
-			free += kib;
-	fclose(file);
-	return free;
-}
-
 static void cycle(struct child *a, int n)
 {
 	struct child b = start_peer();
@@ -92,23 +78,16 @@ static void cycle(struct child *a, int n)
 static void test_cycles(void)
 {
 	struct child a = start_peer();
-	long before, after = 0;
+	int cycles = rounds_here(CYCLES);
+	long before;
 
 	for (int i = 0; i < 50; i++)
 		cycle(&a, i);
 	sleep(1);
-	before = available();
-	for (int i = 0; i < CYCLES; i++)
+	before = free_memory();
+	for (int i = 0; i < cycles; i++)
 		cycle(&a, i);
-	/* What is freed after a grace period, and by workers. */
-	for (int i = 0; i < 5; i++) {
-		sleep(1);
-		after = available();
-		if (before - after < 1024)
-			break;
-	}
-	if (!ok(before - after < 2048, "%d services that linked leave nothing", CYCLES))
-		printf("# %ld KiB\n", before - after);
+	memory_is_back(before, cycles, "services that linked");
 	end(&a);
 }
 

@@ -3,7 +3,9 @@
 #ifndef MEMORY_H
 #define MEMORY_H
 
+#include "slab.h"
 #include "tap.h"
+#include <string.h>
 #include <unistd.h>
 
 static inline void write_sysctl(const char *name, const char *value)
@@ -35,17 +37,56 @@ static inline long free_memory_of_cpus(void)
 	return free;
 }
 
+/* What uses memory: the lines of /proc/meminfo and the caches of the slab allocator, in KiB. */
+struct memory_use {
+	int count;
+	struct {
+		char name[48];
+		long kib;
+	} use[512];
+};
+
+static inline void add_use(struct memory_use *all, const char *name, long kib)
+{
+	if (all->count == sizeof(all->use) / sizeof(all->use[0]))
+		return;
+	snprintf(all->use[all->count].name, sizeof(all->use[0].name), "%s", name);
+	all->use[all->count++].kib = kib;
+}
+
+static inline void memory_use(struct memory_use *all)
+{
+	FILE *meminfo = fopen("/proc/meminfo", "r"), *slabs = fopen("/proc/slabinfo", "r");
+	char line[256], name[48];
+	long a, b, size;
+
+	if (!meminfo || !slabs)
+		bail_out("/proc/meminfo, /proc/slabinfo");
+	all->count = 0;
+	while (fgets(line, sizeof(line), meminfo))
+		if (sscanf(line, "%47[^:]: %ld kB", name, &a) == 2)
+			add_use(all, name, a);
+	while (fgets(line, sizeof(line), slabs))
+		if (sscanf(line, "%47s %ld %ld %ld", name, &a, &b, &size) == 4)
+			add_use(all, name, b * size / 1024);
+	fclose(meminfo);
+	fclose(slabs);
+}
+
+static struct memory_use memory_used_before;
+
 /*
  * KiB that are free, or would be if they were needed. What the kernel keeps in
  * caches it gives back before.
  */
-static inline long free_memory(void)
+static inline long free_now(void)
 {
 	long free, kib;
 	char line[128];
 	FILE *file;
 
 	write_sysctl("/proc/sys/vm/drop_caches", "3");
+	shrink_slabs();
 	write_sysctl("/proc/sys/vm/compact_memory", "1");
 	free = free_memory_of_cpus();
 	file = fopen("/proc/meminfo", "r");
@@ -61,6 +102,32 @@ static inline long free_memory(void)
 	return free;
 }
 
+/* For memory_is_back(), after everything that happens only once. */
+static inline long free_memory(void)
+{
+	long free = free_now();
+
+	memory_use(&memory_used_before);
+	return free;
+}
+
+/* For whoever has to find out where it went. */
+static inline void print_memory_use(void)
+{
+	static struct memory_use now;
+
+	memory_use(&now);
+	for (int i = 0; i < now.count; i++) {
+		for (int j = 0; j < memory_used_before.count; j++) {
+			long more = now.use[i].kib - memory_used_before.use[j].kib;
+
+			if (!strcmp(now.use[i].name, memory_used_before.use[j].name) &&
+			    (more >= 128 || more <= -128))
+				printf("# %s: %+ld KiB\n", now.use[i].name, more);
+		}
+	}
+}
+
 /* Of @count things there is nothing left but @allowed KiB of noise. */
 static inline bool memory_is_back_but(long allowed, long before, int count, const char *what)
 {
@@ -68,13 +135,15 @@ static inline bool memory_is_back_but(long allowed, long before, int count, cons
 
 	/* Some of it is freed after a grace period, and by workers. */
 	for (int i = 0; i < 10; i++) {
-		lost = before - free_memory();
+		lost = before - free_now();
 		if (lost < allowed / 2)
 			break;
 		sleep(1);
 	}
-	if (!ok(lost < allowed, "%d %s leave nothing", count, what))
+	if (!ok(lost < allowed, "%d %s leave nothing", count, what)) {
 		printf("# %ld KiB\n", lost);
+		print_memory_use();
+	}
 	return lost < allowed;
 }
 

@@ -7,6 +7,7 @@
  * writer. Nothing is left over.
  */
 #include "queue_pair.h"
+#include "kasan.h"
 #include "kernel_log.h"
 #include "memory.h"
 #include <pthread.h>
@@ -185,7 +186,7 @@ static void kill_writers(int epfd, int rounds)
 
 static int test(int argc, char **argv)
 {
-	int rounds = argc > 1 ? atoi(argv[1]) : ROUNDS, log = kernel_log_from_now();
+	int rounds = argc > 1 ? atoi(argv[1]) : rounds_here(ROUNDS), log = kernel_log_from_now();
 	int epfd = epoll_create1(EPOLL_CLOEXEC);
 	long before;
 

@@ -7,6 +7,7 @@
  *
  * Owner and reader share a page with a round number and what the owner did.
  */
+#include "kasan.h"
 #include "peer.h"
 #include <stdatomic.h>
 
@@ -170,6 +171,7 @@ static int owner_role(int socket)
 	struct rpal_info info;
 	struct rpal_request asked;
 	uint64_t round = 0, value = 0x1000;
+	int rounds = rounds_here(ROUNDS);
 
 	attach();
 	my_device = introduce(socket, &info);
@@ -188,7 +190,7 @@ static int owner_role(int socket)
 	for (int way = 0; way < WAYS; way++) {
 		uint64_t stale = atomic_load(&board->stale);
 
-		for (int i = 0; i < ROUNDS; i++, round += 2, value += 2) {
+		for (int i = 0; i < rounds; i++, round += 2, value += 2) {
 			atomic_store(&board->round, round + 1);
 			page += 2 * PAGE / sizeof(*page);
 			map_page();
