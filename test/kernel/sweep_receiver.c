@@ -1,4 +1,4 @@
-/* guest: icount isolation=mpk,none timeout=300 */
+/* guest: icount isolation=mpk,none timeout=900 */
 // SPDX-License-Identifier: MIT
 /*
  * A signal to the receiver, an event that it waits for, and its death by

@@ -1,4 +1,4 @@
-/* guest: icount isolation=mpk,none timeout=300 */
+/* guest: icount isolation=mpk,none timeout=900 */
 // SPDX-License-Identifier: MIT
 /*
  * A signal to the sender, and its death by SIGKILL, at every instruction of a
