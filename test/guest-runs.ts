@@ -29,7 +29,8 @@ export const debugSlowness = 6;
 
 /**
  * Groups tests by the guests they want, in a fixed order: normal kernel before debug kernel, few
- * CPUs before many, because those can run beside each other. On the debug kernel each runs once, with the most CPUs it declares.
+ * CPUs before many, because those can run beside each other. On the debug kernel each runs once,
+ * with the most CPUs it declares.
  */
 export function planGuestRuns<T extends { declaration: Declaration }>(
   tests: readonly T[],

@@ -55,13 +55,10 @@ static void *register_slowly(void *arg)
 	return NULL;
 }
 
-static bool detached;
-
 static void *come_and_go(void *arg)
 {
 	MUST(rpal_attach(RPAL_ROLE_SENDER));
 	MUST(rpal_detach());
-	__atomic_store_n(&detached, true, __ATOMIC_SEQ_CST);
 	return NULL;
 }
 
@@ -69,16 +66,20 @@ static void test_slow(void)
 {
 	struct pollfd fault = { .fd = uffd, .events = POLLIN };
 	pthread_t slow_thread, other_thread;
+	struct timespec limit;
+	bool gone;
 
 	pthread_create(&slow_thread, NULL, register_slowly, NULL);
 	ok(poll(&fault, 1, 20000) == 1, "the answer to REGISTER waits for its page");
 	pthread_create(&other_thread, NULL, come_and_go, NULL);
-	for (int i = 0; i < 2000 && !__atomic_load_n(&detached, __ATOMIC_SEQ_CST); i++)
-		usleep(10000);
-	ok(detached, "another thread comes and goes meanwhile");
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 20;
+	gone = !pthread_timedjoin_np(other_thread, NULL, &limit);
+	ok(gone, "another thread comes and goes meanwhile");
 	protect(false);
 	pthread_join(slow_thread, NULL);
-	pthread_join(other_thread, NULL);
+	if (!gone)
+		pthread_join(other_thread, NULL);
 	is(registered, 0, "then there is an answer");
 	is(RPAL_TID_SERVICE(slow->tid), rpal_service()->id, "with an id");
 }

@@ -203,6 +203,19 @@ try {
 	int error;     /* of the call */
 };
 
+/* The call of a try, behind the sled; its timer was set at @armed. */
+static inline void call_behind_sled(struct try *try, const struct rpal_target *target, int kind,
+				    uint64_t armed)
+{
+	uint64_t start;
+
+	sled(try->nops);
+	start = now_tsc();
+	try->error = add_once(target, kind, try->d * SLED + try->nops);
+	try->length = now_tsc() - start;
+	try->distance = start - armed;
+}
+
 static inline long position(const struct try *try)
 {
 	return try->d - try->distance;

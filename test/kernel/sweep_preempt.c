@@ -63,16 +63,12 @@ static struct try try_preempt(const struct preemptions *all, long d, unsigned in
 {
 	const struct itimerspec when = { .it_value.tv_nsec = d };
 	struct try try = { .d = d, .nops = nops };
-	uint64_t armed, start;
+	uint64_t armed;
 
 	armed = now_tsc();
 	if (timerfd_settime(all->timer, 0, &when, NULL))
 		die("timerfd_settime", errno);
-	sled(nops);
-	start = now_tsc();
-	try.error = add_once(all->target, ADD, d * SLED + nops);
-	try.length = now_tsc() - start;
-	try.distance = start - armed;
+	call_behind_sled(&try, all->target, ADD, armed);
 	return try;
 }
 

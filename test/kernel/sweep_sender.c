@@ -34,15 +34,11 @@ static struct try try_signal(const struct rpal_target *target, timer_t timer, in
 {
 	struct try try = { .d = d, .nops = nops };
 	int seen = signals;
-	uint64_t armed, start;
+	uint64_t armed;
 
 	armed = now_tsc();
 	arm(timer, d);
-	sled(nops);
-	start = now_tsc();
-	try.error = add_once(target, kind, d * SLED + nops);
-	try.length = now_tsc() - start;
-	try.distance = start - armed;
+	call_behind_sled(&try, target, kind, armed);
 	while (signals == seen)
 		;
 	return try;
