@@ -42,6 +42,7 @@ struct board {
 	uint64_t impostors;
 	char what[160]; /* the first of them */
 	enum mode mode;
+	int ready; /* of this episode's three: all are, before one becomes hostile */
 };
 
 static struct board *board;
@@ -50,6 +51,18 @@ static int board_fd;
 static void count(uint64_t *counter)
 {
 	__atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
+}
+
+#define ROLES 3
+
+static void is_ready(void)
+{
+	__atomic_add_fetch(&board->ready, 1, __ATOMIC_RELEASE);
+}
+
+static bool all_are_ready(void)
+{
+	return __atomic_load_n(&board->ready, __ATOMIC_ACQUIRE) == ROLES;
 }
 
 static void map_board(int fd)
@@ -168,6 +181,7 @@ static int server(char **argv)
 	introduce_receiver(&honest, RPAL_ROLE_RECEIVER | RPAL_ROLE_SENDER);
 	introduce_receiver(&hostile, RPAL_ROLE_RECEIVER | RPAL_ROLE_SENDER);
 	begin();
+	is_ready();
 	start_timer(3700);
 	if (atoi(argv[5]))
 		serve_by_epoll();
@@ -206,6 +220,7 @@ static int client(char **argv)
 	side = become_peers(atoi(argv[2]));
 	meet_receiver(&side);
 	begin();
+	is_ready();
 	start_timer(5300);
 	pthread_create(&thread, NULL, call_in_thread, &side.target);
 	call_with(&side.target, -1);
@@ -453,6 +468,9 @@ static int hostile(char **argv)
 		tids[i] = blocks[0].state >> 32;
 	gap = 10 << random_below(&random, 16);
 	nonsense = 4 << random_below(&random, 8);
+	is_ready();
+	while (!all_are_ready())
+		usleep(1000);
 	forge(random_below(&random, 4));
 	return 0;
 }
@@ -495,12 +513,23 @@ static bool kill_and_wait(pid_t pid)
 	return WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL;
 }
 
-static void episode(struct random *random, unsigned int crashes[3])
+static void wait_until_all_are_ready(const pid_t pids[ROLES])
+{
+	while (!all_are_ready()) {
+		for (int i = 0; i < ROLES; i++)
+			if (has_died(pids[i]))
+				die("a process ended before one was hostile", EPROTO);
+		usleep(1000);
+	}
+}
+
+static void episode(struct random *random, unsigned int crashes[ROLES])
 {
 	int honest[2], evil[2], other;
 	char number[24];
-	pid_t pids[3];
+	pid_t pids[ROLES];
 
+	board->ready = 0;
 	board->mode = random_below(random, MODES);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, honest) ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, evil))
@@ -515,18 +544,25 @@ static void episode(struct random *random, unsigned int crashes[3])
 		close(honest[i]);
 		close(evil[i]);
 	}
+	wait_until_all_are_ready(pids);
 	/* When one of them is gone there is nothing left to try. */
 	for (double until = now_seconds() + 0.5; now_seconds() < until && !has_died(pids[0]) &&
 						 !has_died(pids[2]);)
 		usleep(5000);
 	/* In any order. */
-	for (int i = 0, first = random_below(random, 3); i < 3; i++)
-		crashes[(first + i) % 3] += kill_and_wait(pids[(first + i) % 3]);
+	for (int i = 0, first = random_below(random, ROLES); i < ROLES; i++)
+		crashes[(first + i) % ROLES] += kill_and_wait(pids[(first + i) % ROLES]);
+}
+
+/* Everything that an episode is for has happened in one. */
+static bool all_was_tried(void)
+{
+	return board->writes && board->forged_calls && board->good;
 }
 
 int main(int argc, char **argv)
 {
-	unsigned int crashes[3] = {};
+	unsigned int crashes[ROLES] = {};
 	struct random random;
 	struct long_run run;
 	int tasks, log, episodes = 0;
@@ -554,7 +590,7 @@ int main(int argc, char **argv)
 	tasks = count_tasks();
 	start_bystanders();
 	random = random_stream(run.seed, 0);
-	while (episodes < 4 || goes_on_after(&run, episodes)) {
+	while (episodes < 4 || !all_was_tried() || goes_on_after(&run, episodes)) {
 		episode(&random, crashes);
 		/* What the kernel needs once and keeps is no leak. */
 		if (++episodes == 3)
@@ -568,7 +604,7 @@ int main(int argc, char **argv)
 	       (unsigned long long)board->server_calls, (unsigned long long)board->client_calls,
 	       (unsigned long long)board->good, (unsigned long long)board->failed,
 	       (unsigned long long)board->bad);
-	ok(board->writes && board->forged_calls && board->good, "%d episodes", episodes);
+	ok(all_was_tried(), "%d episodes", episodes);
 	if (!ok(!board->impostors, "nobody acted as another"))
 		printf("# %llu times, first: %s\n", (unsigned long long)board->impostors,
 		       board->what);

@@ -198,14 +198,14 @@ struct
 try {
 	long d;
 	unsigned int nops;
+	uint64_t armed;
 	long distance; /* from setting the timer to the call */
 	long length;   /* of the call, with what happened in it */
 	int error;     /* of the call */
 };
 
-/* The call of a try, behind the sled; its timer was set at @armed. */
-static inline void call_behind_sled(struct try *try, const struct rpal_target *target, int kind,
-				    uint64_t armed)
+/* The call of a try, behind the sled; its timer was set at try->armed. */
+static inline void call_behind_sled(struct try *try, const struct rpal_target *target, int kind)
 {
 	uint64_t start;
 
@@ -213,7 +213,7 @@ static inline void call_behind_sled(struct try *try, const struct rpal_target *t
 	start = now_tsc();
 	try->error = add_once(target, kind, try->d * SLED + try->nops);
 	try->length = now_tsc() - start;
-	try->distance = start - armed;
+	try->distance = start - try->armed;
 }
 
 static inline long position(const struct try *try)

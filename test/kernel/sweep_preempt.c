@@ -63,12 +63,11 @@ static struct try try_preempt(const struct preemptions *all, long d, unsigned in
 {
 	const struct itimerspec when = { .it_value.tv_nsec = d };
 	struct try try = { .d = d, .nops = nops };
-	uint64_t armed;
 
-	armed = now_tsc();
+	try.armed = now_tsc();
 	if (timerfd_settime(all->timer, 0, &when, NULL))
 		die("timerfd_settime", errno);
-	call_behind_sled(&try, all->target, ADD, armed);
+	call_behind_sled(&try, all->target, ADD);
 	return try;
 }
 

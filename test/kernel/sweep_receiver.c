@@ -105,7 +105,6 @@ static struct try try_once(const struct rpal_target *target, int kind, long d, u
 {
 	struct rpal_message m = { { ARM, d } };
 	struct try try = { .d = d, .nops = nops };
-	uint64_t start;
 
 	/* Other work of the kernel may come in between: too late for the timer. */
 	try.error = rpal_call(target, &m, -1);
@@ -113,14 +112,19 @@ static struct try try_once(const struct rpal_target *target, int kind, long d, u
 		try.distance = LONG_MAX / 2;
 		return try;
 	}
-	sled(nops);
-	start = now_tsc();
-	try.error = add_once(target, kind, d * SLED + nops);
-	try.length = now_tsc() - start;
-	try.distance = start - m.word[0];
-	/* Now the time has come for certain. */
-	sled(0);
+	try.armed = m.word[0];
+	call_behind_sled(&try, target, kind);
 	return try;
+}
+
+/*
+ * The call may have been shorter than the longest: the timer is still to come,
+ * as far behind its time as it was set behind @armed.
+ */
+static void until_event(const struct try *try)
+{
+	while (now_tsc() < try->armed + try->d + 2 * LATE)
+		;
 }
 
 static struct side new_server(int fate, pid_t *pid)
@@ -171,6 +175,7 @@ static void attempt_event(void *context, long d, unsigned int nops)
 	struct try try = try_once(all->target, all->kind, d, nops);
 	struct report now;
 
+	until_event(&try);
 	count_try(&all->coverage, &try);
 	if (was_interrupted(&all->coverage, &try))
 		count_met(&all->coverage, &try);

@@ -34,11 +34,10 @@ static struct try try_signal(const struct rpal_target *target, timer_t timer, in
 {
 	struct try try = { .d = d, .nops = nops };
 	int seen = signals;
-	uint64_t armed;
 
-	armed = now_tsc();
+	try.armed = now_tsc();
 	arm(timer, d);
-	call_behind_sled(&try, target, kind, armed);
+	call_behind_sled(&try, target, kind);
 	while (signals == seen)
 		;
 	return try;
