@@ -218,12 +218,13 @@ inline publish_parked()
 	wake_unlinkers()
 }
 
+/* rpal_run_word(): CONTENDED with RUN tells the receiver that senders wait. */
 inline set_state_run()
 {
 	state = RUN;
 	tid = 0;
 	wanted = 0;
-	contended = 0
+	contended = (nr_callers > 0)
 }
 
 inline end_park(how)
@@ -445,7 +446,7 @@ inline finish(s)
 #ifdef FAULT_CONTENDED_NOT_SET
 #define MARKED	LENT
 #else
-#define MARKED	PARKED
+#define MARKED	RUN
 #endif
 
 #define CLAIMABLE	(state == PARKED || dead)
@@ -1082,7 +1083,8 @@ proctype receiver()
 			notify[tid - 1] = 1
 		:: else
 		fi;
-		set_state_run()
+		set_state_run();
+		contended = 0
 	};
 	atomic {
 		owed = owes;
