@@ -32,6 +32,9 @@ static int64_t time_left(int64_t deadline)
 	return left > 0 ? left : 0;
 }
 
+/* The longest timeout: the kernel looks up from it once a second. */
+#define LOOKING_UP INT64_MAX
+
 /* Does the application want a call that waits to end? */
 static bool given_up(const struct rpal_self *self)
 {
@@ -50,6 +53,8 @@ static long wait_reply(struct rpal_self *self, struct rpal_message *message,
 
 	for (;;) {
 		wait.timeout_ns = over ? 0 : time_left(deadline);
+		if (wait.timeout_ns < 0 && self->interrupted)
+			wait.timeout_ns = LOOKING_UP;
 		ret = rpal_ioctl(RPAL_IOC_WAIT_REPLY, &wait);
 		if (ret != -EINTR)
 			break;

@@ -203,7 +203,7 @@ struct rpal_park {
 /* RPAL_IOC_WAIT_REPLY */
 struct rpal_wait_reply {
 	__u64 seq;		/* in: call_seq of the call */
-	__s64 timeout_ns;	/* in */
+	__s64 timeout_ns;	/* in: relative; < 0: for ever */
 	__u64 message;		/* in: where the reply goes */
 	__s64 status;		/* out: status given by the receiver */
 };
