@@ -7,6 +7,7 @@
  */
 #include "kernel_log.h"
 #include "receiver_state.h"
+#include "loan_limit.h"
 #include "setting.h"
 #include <elf.h>
 #include <fcntl.h>
@@ -295,12 +296,12 @@ int main(int argc, char **argv)
 	}
 	set("/proc/sys/kernel/core_pattern", CORE ".%%p");
 	/* A loan must not end for another reason. */
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 	log = kernel_log_from_now();
 	for (enum scene scene = 0; scene < SCENES; scene++)
 		test(scene);
 	kernel_log_is_quiet(log);
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	set("/proc/sys/kernel/core_pattern", "core");
 	return done();
 }

@@ -4,6 +4,7 @@
  * rpal_with_peer: a function that uses a peer's memory in place, and what
  * becomes of it when that memory has gone.
  */
+#include "loan_limit.h"
 #include "two_services.h"
 #include "registers.h"
 #include <fenv.h>
@@ -215,11 +216,13 @@ static void test_on_loan(struct side *side)
 	uint64_t *own = make_page(), address = (uintptr_t)own;
 	struct rpal_counters before, after;
 
+	limit_loans(LONGEST_LOAN_LIMIT);
 	rpal_counters(&before);
 	is(ask(side, SUM, address), 42, "the peer uses our memory while it is on loan");
 	is(told.word[1], SUM_OF_PAGE, "and has read it");
 	rpal_counters(&after);
 	is(after.handed_back - before.handed_back, 0, "without the kernel");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	munmap(own, 4096);
 	is((int64_t)ask(side, SUM, address), -EFAULT, "our memory is gone: the peer notices");
 	rpal_counters(&before);

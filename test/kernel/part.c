@@ -6,7 +6,7 @@
  * once, though their handler never ends; the other side is told; nothing of
  * one is there for the other any more, until both have asked again.
  */
-#include "setting.h"
+#include "loan_limit.h"
 #include "two_services.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -484,14 +484,14 @@ static void test_under_load(struct side *side, int rounds)
 static int client(struct side *side, int argc, char **argv)
 {
 	/* A loan must not end for another reason. */
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 
 	test_parting(side);
 	test_handler_parts(side);
 	test_endings();
 	test_thread_exit();
 	test_resignation();
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	test_under_load(side, 100);
 	return done();
 }

@@ -4,6 +4,7 @@
  * RPAL_IOC_PEER_FD: the descriptor that a peer has for the other end of a Unix
  * socket. RPAL_IOC_WAKE: a peer's receiver looks around.
  */
+#include "loan_limit.h"
 #include "two_services.h"
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -195,6 +196,8 @@ static void test_wake(struct side *side)
 	is(result(ioctl(device, RPAL_IOC_WAKE, tid ^ 1 << 16)), -ESRCH, "an old thread id");
 	is(result(ioctl(device, RPAL_IOC_WAKE, (unsigned long)rpal_tid())), -ESRCH, "oneself");
 
+	/* At its end a receiver would park anew. */
+	limit_loans(LONGEST_LOAN_LIMIT);
 	before = parks(side);
 	is(parks(side), before, "calls do not make a receiver park anew");
 	is(result(ioctl(device, RPAL_IOC_WAKE, tid)), 0, "wake it");
@@ -215,6 +218,7 @@ static void test_wake(struct side *side)
 		ret = parks(side);
 	} while (ret == before + 1);
 	is(ret, before + 2, "its next park has ended at once, once");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 }
 
 static int client(struct side *side, int argc, char **argv)

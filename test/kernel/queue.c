@@ -7,6 +7,7 @@
  * The server does what the client tells it in calls, and takes words as it was
  * told.
  */
+#include "loan_limit.h"
 #include "queue_pair.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -261,11 +262,13 @@ static void test_words(struct side *side, struct rpal_writer *writer)
 	is(rpal_writer_info(writer, &info), 0, "a writer tells what it is");
 	ok(info.peer == side->peer.id && info.receiver == side->target.tid, "peer, receiver");
 
+	limit_loans(LONGEST_LOAN_LIMIT);
 	rpal_queue_counters(&before);
 	is(put(writer, &next, 1), 1, "one word");
 	rpal_queue_counters(&after);
 	is(after.called - before.called, 1, "its receiver was called");
 	is(after.handed_back - before.handed_back, 0, "in user mode");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	is(state(side, WORDS_SO_FAR), 1, "and has taken it");
 	is(state(side, LAST_EVENTS), EPOLLRPALIN, "after EPOLLRPALIN");
 

@@ -6,6 +6,7 @@
  * sides, whatever the other side's are.
  */
 #include "cgroup.h"
+#include "loan_limit.h"
 #include "two_services.h"
 #include <pthread.h>
 #include <sched.h>
@@ -200,7 +201,7 @@ static void test_move(struct side *side)
 	wrong = load_during(side, move_both, 200, &times);
 	ok(!wrong, "both are moved %d times under load, %ld wrong", times, wrong);
 
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 	MUST(set_affinity(0, 1));
 	if (pthread_create(&thread, NULL, move_on_loan, &disturbance))
 		die("pthread_create", errno);
@@ -213,7 +214,7 @@ static void test_move(struct side *side)
 	   "a handler on loan goes where its client's task goes (%d)", ret);
 	MUST(set_affinity(0, 3));
 	MUST(set_affinity(side->other, 3));
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 }
 
 static struct cgroup groups[2];

@@ -6,7 +6,7 @@
  * and calls go on as if it was not there.
  */
 #include "receiver_state.h"
-#include "setting.h"
+#include "loan_limit.h"
 #include <elf.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -346,7 +346,7 @@ static void test_stuck(struct side *side)
 	receiver_tid = side->target.tid;
 
 	/* A loan should not end for another reason, and then does so seldom. */
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 	for (int i = 0; i < 20; i++) {
 		ret = call_stuck(side, 0, &answer);
 		if (ret || answer != ANSWER || board->foreign)
@@ -363,7 +363,7 @@ static void test_stuck(struct side *side)
 	}
 	ok(ret == -EHOSTDOWN && !board->foreign,
 	   "and one of the client's while it has that context (%d)", ret);
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	is(load(side, 2000), 0, "and then calls are right");
 }
 

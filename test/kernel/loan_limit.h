@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How long a loan may last (kernel.rpal_loan_limit_ms). It is counted in ticks
+ * of the guest, and a guest on a busy host has many of them in no time: a test
+ * that wants a call to stay in user mode allows long loans.
+ */
+#ifndef LOAN_LIMIT_H
+#define LOAN_LIMIT_H
+
+#include "setting.h"
+
+#define DEFAULT_LOAN_LIMIT 10 /* ms */
+#define LONGEST_LOAN_LIMIT 1000
+
+static inline void limit_loans(int ms)
+{
+	set("/proc/sys/kernel/rpal_loan_limit_ms", "%d", ms);
+}
+
+#endif
