@@ -5,6 +5,7 @@
  * also those that its client's task has. Both can be interrupted and killed
  * while the client waits for that.
  */
+#include "loan_limit.h"
 #include "peer_access.h"
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -166,7 +167,7 @@ static void test_way(struct side *side, const struct way *way, bool protect)
 {
 	struct rpal_message before, after;
 	uint64_t address, value;
-	int ret, tries = 3;
+	int ret;
 
 	do {
 		address = ask(side, protect ? PROTECT : MAKE, 0);
@@ -176,8 +177,7 @@ static void test_way(struct side *side, const struct way *way, bool protect)
 		ret = way->access(side, address + (way->store ? 8 : 0), &value);
 		after = (struct rpal_message){ { COUNTS } };
 		MUST(rpal_call(&side->target, &after, -1));
-		/* A loan can end for another reason: it lasted too long. */
-	} while (ret == -EREMCHG && --tries);
+	} while (ret == -EREMCHG);
 
 	if (way->store)
 		value = ask(side, LOAD, address + 8) == 0x5e7 ? ask(side, LOAD, address) : 0;
@@ -316,11 +316,13 @@ static int client(struct side *side, int argc, char **argv)
 	struct sigaction action = { .sa_handler = on_interrupt };
 
 	sigaction(SIGUSR1, &action, NULL);
+	limit_loans(LONGEST_LOAN_LIMIT);
 	for (size_t i = 0; i < WAYS; i++)
 		test_way(side, &ways[i], false);
 	for (size_t i = 0; i < WAYS; i++)
 		if (ways[i].store)
 			test_way(side, &ways[i], true);
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	test_sigbus(side);
 	for (size_t i = 0; i < WAYS; i++)
 		if (!ways[i].store)

