@@ -58,12 +58,20 @@ struct greeting {
 	pid_t pid;
 };
 
+/* Both sides have come so far. */
+static inline void meet_again(int socket)
+{
+	char byte = 0;
+
+	tell(socket, &byte, 1);
+	hear(socket, &byte, 1);
+}
+
 /* Both sides: become peers. */
 static inline struct side become_peers(int socket)
 {
 	struct side side = { .socket = socket };
 	struct greeting mine, theirs;
-	uint32_t tid;
 	int ret;
 
 	MUST(rpal_open());
@@ -77,11 +85,12 @@ static inline struct side become_peers(int socket)
 	side.other = theirs.pid;
 	side.key = theirs.key;
 	MUST(rpal_peer_request(theirs.key, &side.peer));
-	tell(socket, "r", 1);
-	hear(socket, &tid, 1);
+	meet_again(socket);
 	MUST(rpal_peer_request(theirs.key, &side.peer));
 	if (!side.peer.linked)
 		die("both asked, but are not linked", EPROTO);
+	/* One may part from the other at once: not before that has looked. */
+	meet_again(socket);
 	return side;
 }
 
