@@ -99,8 +99,8 @@ static int put_until_dead(struct rpal_writer *writer, int epfd, long *puts)
 		if (ret != -EAGAIN)
 			continue;
 		/* EPOLLHUP, if the peer is killed now. */
-		if (rpal_epoll_wait(epfd, &event, 1, 20000) != 1)
-			ret = -ETIMEDOUT;
+		if (rpal_epoll_wait(epfd, &event, 1, -1) != 1)
+			ret = -errno;
 		else
 			ret = event.events & EPOLLHUP ? -EOWNERDEAD : 0;
 	}
@@ -116,7 +116,7 @@ static void take_until_dead(int socket, int epfd, unsigned int take, struct read
 	for (;;) {
 		uint64_t words[RPAL_QUEUE_WORDS];
 		struct epoll_event events[4];
-		int n = gone ? 0 : rpal_epoll_wait(epfd, events, 4, 20000);
+		int n = gone ? 0 : rpal_epoll_wait(epfd, events, 4, -1);
 
 		if (n < 0 && errno != EINTR)
 			die("rpal_epoll_wait", errno);
