@@ -7,8 +7,8 @@
 #include <sched.h>
 #include <sys/uio.h>
 
-/* One of RPAL_STATE_*, read as a debugger does; @tid: what rpal_tid() says there. */
-static inline unsigned int receiver_state(pid_t pid, uint32_t tid)
+/* The word, read as a debugger does; @tid: what rpal_tid() says there. */
+static inline uint64_t receiver_word(pid_t pid, uint32_t tid)
 {
 	struct rpal_target target;
 	uint64_t state;
@@ -18,7 +18,13 @@ static inline unsigned int receiver_state(pid_t pid, uint32_t tid)
 	there = (struct iovec){ &target.control->state, sizeof(state) };
 	if (process_vm_readv(pid, &here, 1, &there, 1, 0) != sizeof(state))
 		die("process_vm_readv", errno);
-	return state & 0xff;
+	return state;
+}
+
+/* One of RPAL_STATE_*. */
+static inline unsigned int receiver_state(pid_t pid, uint32_t tid)
+{
+	return receiver_word(pid, tid) & 0xff;
 }
 
 /*
