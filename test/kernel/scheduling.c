@@ -177,14 +177,19 @@ static void *move_both(void *arg)
 	return NULL;
 }
 
+/* The handler runs, and waits for what is done then. */
+static void await_loan(const struct side *side)
+{
+	while ((__atomic_load_n(&side->target.control->state, __ATOMIC_RELAXED) & 0xff) !=
+	       RPAL_STATE_ACTIVE)
+		sched_yield();
+}
+
 static void *move_on_loan(void *arg)
 {
 	struct disturbance *us = arg;
 
-	/* The handler runs, and waits for it. */
-	while ((__atomic_load_n(&us->side->target.control->state, __ATOMIC_RELAXED) & 0xff) !=
-	       RPAL_STATE_ACTIVE)
-		sched_yield();
+	await_loan(us->side);
 	MUST(set_affinity(us->client, 2));
 	return NULL;
 }
@@ -275,6 +280,43 @@ static void *plug(void *arg)
 	return NULL;
 }
 
+static void *unplug_on_loan(void *arg)
+{
+	struct disturbance *us = arg;
+
+	await_loan(us->side);
+	set(CPU1, "0");
+	return NULL;
+}
+
+/* The only CPU that the client may use goes while it has a context on loan. */
+static void test_hotplug_on_loan(struct side *side)
+{
+	struct disturbance disturbance = { .side = side };
+	struct rpal_counters before, after;
+	struct rpal_message m = { { REACH, 0 } };
+	pthread_t thread;
+	int ret;
+
+	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	if (pthread_create(&thread, NULL, unplug_on_loan, &disturbance))
+		die("pthread_create", errno);
+	MUST(set_affinity(0, 2));
+	MUST(set_affinity(side->other, 2));
+	rpal_counters(&before);
+	ret = rpal_call(&side->target, &m, -1);
+	rpal_counters(&after);
+	pthread_join(thread, NULL);
+	is(ret, 0, "a handler on loan goes on when its CPU goes");
+	printf("# handed back %llu\n",
+	       (unsigned long long)(after.handed_back - before.handed_back));
+	is(load(side, 200), 0, "and so do both");
+	set(CPU1, "1");
+	MUST(set_affinity(0, 3));
+	MUST(set_affinity(side->other, 3));
+	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+}
+
 static void test_hotplug(struct side *side)
 {
 	int times = 5;
@@ -303,6 +345,7 @@ static int client(struct side *side, int argc, char **argv)
 	test_move(side);
 	test_cpusets(side);
 	test_hotplug(side);
+	test_hotplug_on_loan(side);
 	return done();
 }
 
