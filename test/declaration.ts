@@ -1,5 +1,9 @@
-/** How services are kept apart: the kernel's parameter rpal.isolation. */
-export type Isolation = 'mpk' | 'none';
+/**
+ * How services are kept apart: by protection keys, or, as the administrator wants it, not at all; and
+ * the same two on a machine without protection keys, where the first leaves no services.
+ */
+export const isolations = ['mpk', 'none', 'keyless', 'none-keyless'] as const;
+export type Isolation = (typeof isolations)[number];
 
 /** Where a test runs, as its source declares it. */
 export interface Declaration {
@@ -22,6 +26,10 @@ export class DeclarationError extends Error {
   override readonly name = 'DeclarationError';
 }
 
+function isIsolation(word: string): word is Isolation {
+  return isolations.some((known) => known === word);
+}
+
 const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
 
 /**
@@ -30,7 +38,8 @@ const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
  *     /* guest: cpus=1,2 icount debug timeout=60 *\/
  *
  * `cpus=` lists numbers of CPUs (default: 1 and 2). `icount` is for tests that count instructions.
- * `isolation=` lists ways in which the kernel keeps services apart (mpk, none; default: mpk).
+ * `isolation=` lists ways in which services are kept apart (mpk, none; keyless, none-keyless on a
+ * machine that has no protection keys; default: mpk).
  * `debug` and `debug=no` say whether it also runs on the debug kernel (default: yes, except for
  * icount tests). `stock` wants a kernel without RPAL. `timeout=` is in seconds (default 60).
  */
@@ -46,7 +55,7 @@ export function parseDeclaration(source: string): Declaration {
     if (!['cpus', 'icount', 'isolation', 'debug', 'stock', 'timeout'].includes(name)) {
       throw new DeclarationError(
         `"guest: ${words.join(' ')}": nothing is known about ${name}. There are cpus=N,…, icount, ` +
-          `isolation=mpk,none, debug, debug=no, stock and timeout=SECONDS.`,
+          `isolation=${isolations.join()}, debug, debug=no, stock and timeout=SECONDS.`,
       );
     }
   }
@@ -59,8 +68,10 @@ export function parseDeclaration(source: string): Declaration {
     throw new DeclarationError('An icount test runs on one CPU: its clock counts for one.');
   }
   const isolation = (values.get('isolation') ?? 'mpk').split(',');
-  if (!isolation.every((way): way is Isolation => way === 'mpk' || way === 'none')) {
-    throw new DeclarationError(`"isolation=${isolation.join(',')}" is not a list of mpk and none.`);
+  if (!isolation.every(isIsolation)) {
+    throw new DeclarationError(
+      `"isolation=${isolation.join()}" is not a list of ${isolations.join(', ')}.`,
+    );
   }
   const timeout = Number(values.get('timeout') ?? 60);
   if (!(timeout > 0)) {

@@ -1,5 +1,5 @@
 import type { GuestOptions } from '../vm/guest.js';
-import type { Declaration, Isolation } from './declaration.js';
+import { isolations, type Declaration, type Isolation } from './declaration.js';
 
 /** One kind of guest, and the tests that run in it, in one boot. */
 export interface GuestRun<T> {
@@ -10,12 +10,20 @@ export interface GuestRun<T> {
   tests: T[];
 }
 
+/** The kernel's parameters for each. */
+const parameters: Readonly<Record<Isolation, string>> = {
+  mpk: '',
+  none: 'rpal.isolation=none',
+  keyless: 'nopku',
+  'none-keyless': 'nopku rpal.isolation=none',
+};
+
 /** What a guest has to be booted with for this. */
 export function machineOfRun(
   run: Omit<GuestRun<unknown>, 'tests'>,
 ): Pick<GuestOptions, 'kernel' | 'cpus' | 'icount' | 'append'> {
   const { kernel, cpus, icount, isolation } = run;
-  return { kernel, cpus, icount, append: isolation === 'mpk' ? '' : `rpal.isolation=${isolation}` };
+  return { kernel, cpus, icount, append: parameters[isolation] };
 }
 
 /** Choices for development that narrow what runs. */
@@ -57,7 +65,7 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
     ['normal', 'stock', 'debug'].indexOf(run.kernel),
     run.cpus,
     run.icount ? 1 : 0,
-    run.isolation === 'mpk' ? 0 : 1,
+    isolations.indexOf(run.isolation),
   ];
   return [...runs.values()].sort((a, b) => {
     const [left, right] = [rank(a), rank(b)];

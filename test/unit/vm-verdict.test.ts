@@ -143,13 +143,21 @@ describe('planGuestRuns', () => {
     ]);
   });
 
-  it('boots one more guest without isolation', () => {
-    const runs = planGuestRuns([test('a', 'cpus=1 debug=no isolation=none,mpk')]);
+  it('boots one more guest for each way to keep services apart', () => {
+    const ways = 'keyless,none-keyless,none,mpk';
+    const runs = planGuestRuns([test('a', `cpus=1 debug=no isolation=${ways}`)]);
     expect(runs.map(nameOfRun)).toEqual([
       'normal kernel, 1 CPU',
       'normal kernel, 1 CPU, isolation=none',
+      'normal kernel, 1 CPU, isolation=keyless',
+      'normal kernel, 1 CPU, isolation=none-keyless',
     ]);
-    expect(runs.map((run) => machineOfRun(run).append)).toEqual(['', 'rpal.isolation=none']);
+    expect(runs.map((run) => machineOfRun(run).append)).toEqual([
+      '',
+      'rpal.isolation=none',
+      'nopku',
+      'nopku rpal.isolation=none',
+    ]);
   });
 
   it('can be narrowed', () => {

@@ -59,7 +59,7 @@ RPAL_API int rpal_probe(struct rpal_info *info);
 /**
  * rpal_exec_service - make the next execve of this thread an RPAL service
  *
- * Return: 0; errors of rpal_probe(); -ENODEV the machine lacks what RPAL
+ * Return: 0; errors of rpal_probe(); -EOPNOTSUPP the machine lacks what RPAL
  * needs (see rpal_info::caps).
  */
 RPAL_API int rpal_exec_service(void);
