@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { cached } from './cache.js';
+import { cacheDirectory, cached } from './cache.js';
 import { contentKey, hashFile } from './content-hash.js';
 import { Failure } from './failure.js';
 import { ensureHostPackages, kernelNeeds } from './host-packages.js';
@@ -15,7 +15,7 @@ import { step, waitingFor, type Report } from './progress.js';
 import { inRepository } from './repository.js';
 
 /** Kernels that this repository builds. */
-export const kernelFlavours = ['normal', 'debug', 'kcsan', 'stock'] as const;
+export const kernelFlavours = ['normal', 'debug', 'kcsan', 'stock', 'without'] as const;
 export type KernelFlavour = (typeof kernelFlavours)[number];
 
 /** Files of a built kernel. */
@@ -31,8 +31,10 @@ const recipe = '1';
 function fragmentsOf(flavour: KernelFlavour, series: PatchSeries): string[] {
   const fragments = ['base'];
   // Until the series has its first patch there is no CONFIG_RPAL to ask for.
-  if (flavour !== 'stock' && series.patches.length > 0) fragments.push('rpal');
-  if (flavour === 'debug' || flavour === 'kcsan') fragments.push(flavour);
+  if (flavour !== 'stock' && flavour !== 'without' && series.patches.length > 0) {
+    fragments.push('rpal');
+  }
+  if (flavour === 'debug' || flavour === 'kcsan' || flavour === 'without') fragments.push(flavour);
   return fragments.map((name) => inRepository('kernel-patches', 'configs', `${name}.config`));
 }
 
@@ -77,14 +79,19 @@ interface Build {
   report: Report;
 }
 
+/** Makes targets of a kernel tree. */
+type Make = (targets: readonly string[], onLine?: (line: string) => void) => Promise<void>;
+
 /**
- * Builds in a hard-linked copy of the source (a second instead of half a minute of unpacking;
- * patch replaces files, so the original stays as it is). The object directory lies inside the
- * tree: then kbuild uses relative paths, and ccache recognises files wherever the cache is.
+ * A hard-linked copy of the source (a second instead of half a minute of unpacking; patch replaces
+ * files, so the original stays as it is), patched and configured. The object directory lies inside
+ * the tree: then kbuild uses relative paths, and ccache recognises files wherever the cache is.
  */
-async function build({ source, series, fragments, flavour, directory, report }: Build) {
-  const log = `kernel-${flavour}`;
-  const tree = join(directory, 'tree');
+async function configuredTree(
+  { source, series, fragments, report }: Omit<Build, 'flavour' | 'directory'>,
+  tree: string,
+  log: string,
+): Promise<{ objects: string; make: Make }> {
   const objects = join(tree, 'build');
   report('copying the source');
   await copyTree(source.tree, tree);
@@ -93,7 +100,7 @@ async function build({ source, series, fragments, flavour, directory, report }: 
 
   report('configuring');
   await mkdir(objects);
-  const make = async (targets: readonly string[], onLine?: (line: string) => void) => {
+  const make: Make = async (targets, onLine) => {
     await loggedCommand(
       'make',
       [
@@ -133,7 +140,12 @@ async function build({ source, series, fragments, flavour, directory, report }: 
         `Linux ${source.version}.`,
     );
   }
+  return { objects, make };
+}
 
+async function build({ flavour, directory, report, ...input }: Build): Promise<void> {
+  const tree = join(directory, 'tree');
+  const { objects, make } = await configuredTree({ ...input, report }, tree, `kernel-${flavour}`);
   let files = 0;
   const expected = flavour === 'debug' ? 2450 : 2350;
   await make(['bzImage', 'vmlinux'], (line) => {
@@ -144,11 +156,40 @@ async function build({ source, series, fragments, flavour, directory, report }: 
   for (const [from, to] of [
     [join(objects, 'arch/x86/boot/bzImage'), 'bzImage'],
     [join(objects, 'vmlinux'), 'vmlinux'],
-    [config, 'config'],
+    [join(objects, '.config'), 'config'],
   ] as const) {
     await copyFile(from, join(directory, to));
   }
   await rm(tree, { recursive: true });
+}
+
+/** What the compiler says about RPAL's own files when it is asked to be strict (W=1). */
+export async function kernelWarnings(): Promise<string[]> {
+  await ensureHostPackages(kernelNeeds);
+  const source = await linuxSource();
+  const series = await patchSeries();
+  // Beside the source: the copy is one of hard links.
+  const directory = await mkdtemp(join(cacheDirectory, 'warnings-'));
+  const said: string[] = [];
+  try {
+    await step(`RPAL in Linux ${source.version}, compiled with W=1`, async (report) => {
+      const { make } = await configuredTree(
+        { source, series, fragments: fragmentsOf('normal', series), report },
+        join(directory, 'tree'),
+        'kernel-warnings',
+      );
+      report('compiling');
+      let compiled = 0;
+      await make(['W=1', 'arch/x86/rpal/'], (line) => {
+        if (/^ {2}CC +arch\/x86\/rpal\//.test(line)) compiled++;
+        if (/\b(warning|error):/.test(line)) said.push(line);
+      });
+      if (compiled === 0) throw new Failure('make W=1 arch/x86/rpal/ has compiled nothing.');
+    });
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+  return said;
 }
 
 /** Copies a tree with hard links where the file system allows it. */

@@ -1,8 +1,9 @@
 import { Command } from 'commander';
 import { endOnSignals } from './end-on-signals.js';
-import { runMain } from './failure.js';
-import { kernel, type KernelFlavour } from './kernel-build.js';
+import { Failure, runMain } from './failure.js';
+import { kernel, kernelWarnings, type KernelFlavour } from './kernel-build.js';
 import { kernelPackages } from './kernel-deb.js';
+import { rpalSymbols } from './kernel-symbols.js';
 import { exportSeries, kernelTree } from './kernel-tree.js';
 
 const program = new Command('npm run kernel --').description(
@@ -30,6 +31,26 @@ program
   .command('stock')
   .description('build the same kernel without the patches')
   .action(() => printKernel('stock'));
+program
+  .command('without')
+  .description(
+    'build the patched kernel with CONFIG_RPAL=n and check that it has no symbol of RPAL',
+  )
+  .action(async () => {
+    const built = await kernel('without');
+    const symbols = await rpalSymbols(built.vmlinux);
+    if (symbols.length > 0) {
+      throw new Failure(`With CONFIG_RPAL=n vmlinux has symbols of RPAL:\n${symbols.join('\n')}`);
+    }
+    process.stdout.write(`${built.bzImage}\n`);
+  });
+program
+  .command('warnings')
+  .description('compile arch/x86/rpal with W=1 and fail if the compiler warns')
+  .action(async () => {
+    const warnings = await kernelWarnings();
+    if (warnings.length > 0) throw new Failure(warnings.join('\n'));
+  });
 program
   .command('tree')
   .description('make a git tree of the patched source to work in, and print its path')
