@@ -5,11 +5,11 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { chooseAccelerator } from '../vm/accelerator.js';
 import { buildTypeScript } from '../vm/build.js';
 import { endOnSignals } from '../vm/end-on-signals.js';
-import { Failure, runMain } from '../vm/failure.js';
-import { guestEnvironment } from '../vm/guest-environment.js';
-import { defaultGuest, failureOf, Guest } from '../vm/guest.js';
+import { runMain } from '../vm/failure.js';
+import { defaultGuest, Guest } from '../vm/guest.js';
 import { buildNative } from '../vm/native-build.js';
-import { inRepository, repository } from '../vm/repository.js';
+import { inRepository } from '../vm/repository.js';
+import { linesOf } from './guest-lines.js';
 import { summarize } from './percentiles.js';
 import {
   benchReport,
@@ -33,36 +33,6 @@ function positive(text: string): number {
   const number = Number(text);
   if (!(number > 0)) throw new InvalidArgumentError('It must be a positive number.');
   return number;
-}
-
-/** Runs a command in the guest and returns what it prints. */
-async function outputOf(
-  guest: Guest,
-  argv: string[],
-  timeout: number,
-  onLine: (line: string) => void,
-): Promise<void> {
-  let rest = '';
-  const result = await guest.run(
-    { argv, cwd: repository, env: guestEnvironment(process.env) },
-    {
-      onStdout: (bytes) => {
-        const lines = (rest + bytes.toString()).split('\n');
-        rest = lines.pop() ?? '';
-        lines.forEach(onLine);
-      },
-      onStderr: (bytes) => process.stderr.write(bytes),
-    },
-    timeout,
-  );
-  const failure = failureOf(result);
-  if (failure !== undefined) {
-    process.stderr.write(`--- kernel log\n${result.kernelLog.trimEnd()}\n---\n`);
-    throw new Failure(failure.message, failure.status);
-  }
-  if (result.outcome.kind !== 'exited' || result.outcome.status !== 0) {
-    throw new Failure('A benchmark failed; what it said is above. There is no result.');
-  }
 }
 
 /**
@@ -104,7 +74,7 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
   });
   try {
     const facts: string[] = [];
-    await outputOf(
+    await linesOf(
       guest,
       ['sh', '-c', 'uname -rv; node -p process.version'],
       options.timeout,
@@ -125,7 +95,7 @@ async function measure(options: BenchOptions): Promise<BenchReport> {
     };
     for (const { argv, plan } of programs(options.suite)) {
       const all = [...argv, directory, String(options.messages), mode, ...plan];
-      await outputOf(guest, all, options.timeout, onResult);
+      await linesOf(guest, all, options.timeout, onResult);
     }
     const results: BenchResult[] = [];
     for (const { samples, mean, syscallsPerCall, ...rest } of measured) {

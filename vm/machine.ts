@@ -14,7 +14,10 @@ export interface Machine {
   cpus: number;
   /** As QEMU takes it, for example 2G. */
   memory: string;
-  /** One CPU whose clock counts guest instructions: exact and repeatable. */
+  /**
+   * The clock counts guest instructions, of all CPUs together, which take turns: exact and
+   * repeatable. A CPU's own instructions are only counted where it is the only one.
+   */
   icount: boolean;
   /** Wait for a debugger on QEMU's default port. */
   gdb: boolean;
