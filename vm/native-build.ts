@@ -62,7 +62,13 @@ const parts: readonly NativePart[] = [
   },
   {
     name: 'bench',
-    sources: ['native/librpal', 'bench/c', 'test/kernel/two_services.h'],
+    sources: [
+      'native/librpal',
+      'bench/c',
+      'test/kernel/two_services.h',
+      'test/kernel/meet_clients.h',
+      'test/kernel/tap.h',
+    ],
     needs: 'bench/c/Makefile',
     argv: ['make', '-C', 'bench/c', `BUILD=${inRepository('build', 'bench')}`],
     outputs: 'bench',
