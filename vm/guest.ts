@@ -31,6 +31,10 @@ export interface GuestOptions {
   icount: boolean;
   gdb: boolean;
   append: string;
+  /** Its root file system; undefined: the one that all tests have. */
+  root?: string;
+  /** The directory of the host that it sees at the same path; undefined: the repository. */
+  shared?: string;
 }
 
 /** A guest as the tests want it, if they do not say otherwise. */
@@ -143,13 +147,13 @@ export class Guest {
   static async boot(options: GuestOptions): Promise<Guest> {
     await ensureHostPackages(guestNeeds);
     const bzImage = await kernelNamed(options.kernel);
-    const root = await rootFileSystem();
+    const root = options.root ?? (await rootFileSystem());
     const parts = {
       ...options,
       bzImage,
       initramfs: await initramfs(),
       rootFileSystem: join(root, 'root'),
-      repository,
+      repository: options.shared ?? repository,
     };
     const accelerator = options.icount ? 'tcg' : await chooseAccelerator();
     if (options.gdb) {

@@ -6,6 +6,7 @@ export interface Machine {
   bzImage: string;
   initramfs: string;
   rootFileSystem: string;
+  /** The repository, or another directory that the guest sees in its place. */
   repository: string;
   /** Unix socket on which the host waits for the guest's control port. */
   controlSocket: string;
