@@ -64,6 +64,17 @@ export async function lintRootFileSystem(): Promise<string> {
   );
 }
 
+/**
+ * The same with what the kernel's own selftests need to be built and to run: 32-bit programs, and
+ * the libraries that some of them use.
+ */
+export async function selftestRootFileSystem(): Promise<string> {
+  return rootWith(
+    [...packages, 'gcc-multilib', 'libcap-dev', 'libnuma-dev', 'liburing-dev', 'rsync'],
+    `Root file system for selftests (Debian ${suite})`,
+  );
+}
+
 async function rootWith(included: readonly string[], title: string): Promise<string> {
   const key = contentKey({ suite, packages: included, layout: '1' });
   return cached('rootfs', key, waitingFor('the root file system'), async (directory) => {
