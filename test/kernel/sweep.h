@@ -198,9 +198,9 @@ struct
 try {
 	long d;
 	unsigned int nops;
-	long distance; /* from setting the timer to the call */
-	long length;   /* of the call, with what happened in it */
-	int error;     /* of the call */
+	long distance;	/* from setting the timer to the call */
+	long length;	/* of the call, with what happened in it */
+	int error;	/* of the call */
 	uint64_t armed; /* when the timer was set */
 };
 
