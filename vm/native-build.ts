@@ -67,6 +67,7 @@ const parts: readonly NativePart[] = [
       'bench/c',
       'test/kernel/two_services.h',
       'test/kernel/meet_clients.h',
+      'test/kernel/raw_syscall.h',
       'test/kernel/tap.h',
     ],
     needs: 'bench/c/Makefile',

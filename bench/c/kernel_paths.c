@@ -12,6 +12,7 @@
  * the one that waits for the flush of the other's TLB, and of the other.
  */
 #include "measure.h"
+#include "raw_syscall.h"
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -28,19 +29,6 @@
 
 static const struct plan plan = { .instructions = true };
 static uint64_t cost;
-
-/* Not libc's: nothing but the system call is between two looks at the clock. */
-static inline long call(long number, long a, long b, long c, long d)
-{
-	register long r10 asm("r10") = d;
-	long ret;
-
-	asm volatile("syscall"
-		     : "=a"(ret)
-		     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-		     : "rcx", "r11", "memory");
-	return ret;
-}
 
 static void check(bool good, const char *what)
 {
@@ -59,7 +47,7 @@ static uint64_t getppid_call(void)
 {
 	static long expected;
 	uint64_t start = ticks(&plan);
-	long parent = call(SYS_getppid, 0, 0, 0, 0);
+	long parent = raw(SYS_getppid, 0, 0, 0, 0);
 	uint64_t result = since(start);
 
 	if (!expected)
@@ -80,7 +68,7 @@ static uint64_t read_byte(void)
 {
 	char byte = 1;
 	uint64_t start = ticks(&plan);
-	long got = call(SYS_read, zero, (long)&byte, 1, 0);
+	long got = raw(SYS_read, zero, (long)&byte, 1, 0);
 	uint64_t result = since(start);
 
 	check(got == 1 && !byte, "read");
@@ -111,7 +99,7 @@ static void map_area(void)
 
 static void drop(char *page, size_t bytes)
 {
-	check(!call(SYS_madvise, (long)page, bytes, MADV_DONTNEED, 0), "madvise");
+	check(!raw(SYS_madvise, (long)page, bytes, MADV_DONTNEED, 0), "madvise");
 }
 
 /* The kernel has to clear a page. */
@@ -189,9 +177,9 @@ static void start_echo(void)
 	}
 	close(there[1]);
 	close(back[0]);
-	while (call(SYS_read, there[0], (long)&byte, 1, 0) == 1) {
+	while (raw(SYS_read, there[0], (long)&byte, 1, 0) == 1) {
 		byte++;
-		call(SYS_write, back[1], (long)&byte, 1, 0);
+		raw(SYS_write, back[1], (long)&byte, 1, 0);
 	}
 	_exit(0);
 }
@@ -209,8 +197,8 @@ static uint64_t switch_processes(void)
 	char byte = 5;
 	uint64_t start = ticks(&plan), result;
 
-	call(SYS_write, there[1], (long)&byte, 1, 0);
-	call(SYS_read, back[0], (long)&byte, 1, 0);
+	raw(SYS_write, there[1], (long)&byte, 1, 0);
+	raw(SYS_read, back[0], (long)&byte, 1, 0);
 	result = since(start);
 	check(byte == 6, "the answer");
 	return result;
@@ -222,13 +210,13 @@ static _Atomic uint32_t turn; /* 0: the main thread's, 1: the other's, 2: it end
 static void pass(uint32_t whose)
 {
 	turn = whose;
-	call(SYS_futex, (long)&turn, FUTEX_WAKE_PRIVATE, 1, 0);
+	raw(SYS_futex, (long)&turn, FUTEX_WAKE_PRIVATE, 1, 0);
 }
 
 static void await(uint32_t not_mine)
 {
 	while (turn == not_mine)
-		call(SYS_futex, (long)&turn, FUTEX_WAIT_PRIVATE, not_mine, 0);
+		raw(SYS_futex, (long)&turn, FUTEX_WAIT_PRIVATE, not_mine, 0);
 }
 
 static void *pass_back(void *arg)
@@ -279,7 +267,7 @@ static uint64_t unmap(size_t pages)
 {
 	char *at = use(pages);
 	uint64_t start = ticks(&plan);
-	long ret = call(SYS_munmap, (long)at, pages * PAGE, 0, 0);
+	long ret = raw(SYS_munmap, (long)at, pages * PAGE, 0, 0);
 	uint64_t result = since(start);
 
 	check(!ret, "munmap");
@@ -300,7 +288,7 @@ static uint64_t protect_1(void)
 {
 	char *at = use(1);
 	uint64_t start = ticks(&plan);
-	long ret = call(SYS_mprotect, (long)at, PAGE, PROT_READ, 0);
+	long ret = raw(SYS_mprotect, (long)at, PAGE, PROT_READ, 0);
 	uint64_t result = since(start);
 
 	check(!ret, "mprotect");
@@ -311,7 +299,7 @@ static uint64_t map_and_unmap(void)
 {
 	uint64_t start = ticks(&plan), result;
 	char *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	long ret = call(SYS_munmap, (long)at, PAGE, 0, 0);
+	long ret = raw(SYS_munmap, (long)at, PAGE, 0, 0);
 
 	result = since(start);
 	check(!ret, "mmap and munmap");
@@ -321,12 +309,12 @@ static uint64_t map_and_unmap(void)
 static uint64_t fork_and_wait(void)
 {
 	uint64_t start = ticks(&plan), result;
-	long child = call(SYS_clone, SIGCHLD, 0, 0, 0), ended;
+	long child = raw(SYS_clone, SIGCHLD, 0, 0, 0), ended;
 	int status;
 
 	if (!child)
-		call(SYS_exit_group, 0, 0, 0, 0);
-	ended = call(SYS_wait4, child, (long)&status, 0, 0);
+		raw(SYS_exit_group, 0, 0, 0, 0);
+	ended = raw(SYS_wait4, child, (long)&status, 0, 0);
 	result = since(start);
 	check(child > 0 && ended == child && !status, "fork");
 	return result;
@@ -369,7 +357,7 @@ static uint64_t exec_and_wait(void)
 		syscall(SYS_execveat, nothing, "", none, none, AT_EMPTY_PATH);
 		_exit(1);
 	}
-	ended = call(SYS_wait4, child, (long)&status, 0, 0);
+	ended = raw(SYS_wait4, child, (long)&status, 0, 0);
 	result = since(start);
 	check(child > 0 && ended == child && WIFEXITED(status) && WEXITSTATUS(status) == 42,
 	      "exec");
@@ -395,7 +383,7 @@ static uint64_t signal_and_return(void)
 	long self = getpid(), before = handled;
 	uint64_t start = ticks(&plan), result;
 
-	call(SYS_tgkill, self, self, SIGUSR1, 0);
+	raw(SYS_tgkill, self, self, SIGUSR1, 0);
 	result = since(start);
 	check(handled == before + 1, "the handler");
 	return result;

@@ -16,6 +16,7 @@
 #include "long_run.h"
 #include "memory.h"
 #include "random.h"
+#include "raw_syscall.h"
 #include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
@@ -170,18 +171,6 @@ static bool linked[256]; /* by service id, as seen last */
 
 #define PAGE   4096UL
 #define RACING (4 * PAGE)
-
-static long raw(long number, long a, long b, long c, long d)
-{
-	register long r10 asm("r10") = d;
-	long ret;
-
-	asm volatile("syscall"
-		     : "=a"(ret)
-		     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-		     : "rcx", "r11", "memory");
-	return ret;
-}
 
 static void set_fs_base(unsigned long base)
 {

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A system call and nothing else: without libc, errno, or another instruction
+ * between what the caller does before and after it.
+ */
+#ifndef RAW_SYSCALL_H
+#define RAW_SYSCALL_H
+
+static inline long raw(long number, long a, long b, long c, long d)
+{
+	register long r10 asm("r10") = d;
+	long ret;
+
+	asm volatile("syscall"
+		     : "=a"(ret)
+		     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+#endif
