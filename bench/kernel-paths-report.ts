@@ -1,5 +1,5 @@
-import Table from 'cli-table3';
 import { z } from 'zod';
+import { markdownGrid, terminalGrid } from './grid.js';
 
 /** How much more a path may cost with the patches, where there is no service. */
 export const limitPercent = 0.5;
@@ -80,17 +80,11 @@ function verdict(paths: readonly ComparedPath[]): string {
 
 /** The report as people read it. */
 export function kernelPathsTable({ machine, kernels, paths }: KernelPathsReport): string {
-  const rows = new Table({
-    head,
-    colAligns: ['left', 'right', 'right', 'right', 'right'],
-    style: { head: [], border: [] },
-  });
-  rows.push(...paths.map(cells));
-  return `${rows.toString()}\n${machine}; stock: ${kernels.stock}; patched: ${kernels.normal}.\n${verdict(paths)}\n`;
+  const rows = terminalGrid(head, paths.map(cells));
+  return `${rows}\n${machine}; stock: ${kernels.stock}; patched: ${kernels.normal}.\n${verdict(paths)}\n`;
 }
 
 /** The report as a Markdown table, and what follows from it, for docs/testing.md. */
 export function kernelPathsMarkdown({ paths }: KernelPathsReport): string {
-  const rows = [head, ['---', '---:', '---:', '---:', '---:'], ...paths.map(cells)];
-  return `${rows.map((row) => `| ${row.join(' | ')} |`).join('\n')}\n\n${verdict(paths)}`;
+  return `${markdownGrid(head, paths.map(cells))}\n\n${verdict(paths)}`;
 }

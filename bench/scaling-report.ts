@@ -1,5 +1,5 @@
-import Table from 'cli-table3';
 import { z } from 'zod';
+import { markdownGrid, terminalGrid } from './grid.js';
 
 const count = z.int().nonnegative();
 
@@ -93,21 +93,11 @@ function verdict(results: readonly ScalingResult[]): string {
 
 /** The report as people read it. */
 export function scalingTable({ machine, accelerator, kernel, results }: ScalingReport): string {
-  const rows = new Table({
-    head,
-    colAligns: ['left', ...Array<'right'>(head.length - 1).fill('right')],
-    style: { head: [], border: [] },
-  });
-  rows.push(...results.map(cells));
-  return `${rows.toString()}\n${machine}, ${accelerator}; ${kernel}. Every answer was verified. ${verdict(results)}\n`;
+  const rows = terminalGrid(head, results.map(cells));
+  return `${rows}\n${machine}, ${accelerator}; ${kernel}. Every answer was verified. ${verdict(results)}\n`;
 }
 
 /** The report as a Markdown table, and what follows from it, for docs/testing.md. */
 export function scalingMarkdown({ results }: ScalingReport): string {
-  const rows = [
-    head,
-    ['---', ...Array<string>(head.length - 1).fill('---:')],
-    ...results.map(cells),
-  ];
-  return `${rows.map((row) => `| ${row.join(' | ')} |`).join('\n')}\n\n${verdict(results)}`;
+  return `${markdownGrid(head, results.map(cells))}\n\n${verdict(results)}`;
 }

@@ -1,4 +1,4 @@
-import Table from 'cli-table3';
+import { markdownGrid, terminalGrid } from './grid.js';
 import type { BenchReport, BenchResult } from './result.js';
 
 const names = {
@@ -27,25 +27,21 @@ export function rivalOf(result: BenchResult, all: readonly BenchResult[]): Bench
 /** The report as people read it. */
 export function table(report: BenchReport): string {
   const unit = report.mode === 'icount' ? 'guest instructions' : 'ns';
-  const rows = new Table({
-    head: [
-      '',
-      '',
-      'bytes',
-      'messages',
-      `mean, ${unit}`,
-      'p50',
-      'p99',
-      'hand-backs',
-      'syscalls',
-      '',
-    ],
-    colAligns: ['left', 'left', ...Array<'right'>(8).fill('right')],
-    style: { head: [], border: [] },
-  });
-  for (const result of report.results) {
+  const head = [
+    '',
+    '',
+    'bytes',
+    'messages',
+    `mean, ${unit}`,
+    'p50',
+    'p99',
+    'hand-backs',
+    'syscalls',
+    '',
+  ];
+  const rows = report.results.map((result) => {
     const rival = rivalOf(result, report.results);
-    rows.push([
+    return [
       `${result.suite === 'c' ? 'C' : 'Node.js'}, ${names[result.measure]}`,
       `${result.transport}${result.api === undefined ? '' : ` (${result.api})`}`,
       number(result.bytes),
@@ -56,9 +52,9 @@ export function table(report: BenchReport): string {
       number(result.handBacksPerCall, 4),
       result.syscallsPerCall === null ? '?' : number(result.syscallsPerCall, 3),
       rival === undefined ? '' : `× ${number(rival.mean / result.mean, 1)}`,
-    ]);
-  }
-  return `${rows.toString()}\n${report.machine}, ${report.accelerator}; ${report.kernel}; Node.js ${report.node}. Hand-backs and system calls are per message; every message was verified.\n`;
+    ];
+  });
+  return `${terminalGrid(head, rows, 2)}\n${report.machine}, ${report.accelerator}; ${report.kernel}; Node.js ${report.node}. Hand-backs and system calls are per message; every message was verified.\n`;
 }
 
 /** The report as a Markdown table for the README: one row for each RPAL result and its rival. */
@@ -79,13 +75,8 @@ export function markdownTable(report: BenchReport): string {
         number(result.handBacksPerCall, 4),
       ];
     });
-  return [
-    [`mean, ${unit}`, 'RPAL', 'Unix socket', '', 'system calls', 'hand-backs'],
-    ['---', '---:', '---:', '---:', '---:', '---:'],
-    ...rows,
-  ]
-    .map((cells) => `| ${cells.join(' | ')} |`)
-    .join('\n');
+  const head = [`mean, ${unit}`, 'RPAL', 'Unix socket', '', 'system calls', 'hand-backs'];
+  return markdownGrid(head, rows);
 }
 
 function describe({ suite, measure, bytes, api }: BenchResult): string {
