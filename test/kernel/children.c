@@ -5,7 +5,7 @@
  * handler does, and a client while another thread of it has a context on loan.
  * Children work and are no services; parents go on.
  */
-#include "setting.h"
+#include "loan_limit.h"
 #include "two_services.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -379,12 +379,12 @@ static int client(struct side *side, int argc, char **argv)
 	hear(side->socket, &tid, sizeof(tid));
 	MUST(rpal_target_init(&other, tid, side->peer.pkey));
 	/* A loan must not end for another reason. */
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 	test_alone(side);
 	test_under_load(side, &other);
 	test_on_loan(side, &other);
 	test_outlived(side);
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	return done();
 }
 

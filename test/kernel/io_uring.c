@@ -5,7 +5,7 @@
  * their memory, while the context that asked for it may be anywhere.
  */
 #include "io_ring.h"
-#include "setting.h"
+#include "loan_limit.h"
 #include <pthread.h>
 
 #define BYTES 8192
@@ -457,9 +457,9 @@ static int client(struct side *side, int argc, char **argv)
 	test_background(side);
 	test_peers_memory(side, &io);
 	/* A loan must not end for another reason. */
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 	test_polled(side);
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 	return done();
 }
 

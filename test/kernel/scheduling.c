@@ -298,7 +298,7 @@ static void test_hotplug_on_loan(struct side *side)
 	pthread_t thread;
 	int ret;
 
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "1000");
+	limit_loans(LONGEST_LOAN_LIMIT);
 	if (pthread_create(&thread, NULL, unplug_on_loan, &disturbance))
 		die("pthread_create", errno);
 	MUST(set_affinity(0, 2));
@@ -314,7 +314,7 @@ static void test_hotplug_on_loan(struct side *side)
 	set(CPU1, "1");
 	MUST(set_affinity(0, 3));
 	MUST(set_affinity(side->other, 3));
-	set("/proc/sys/kernel/rpal_loan_limit_ms", "10");
+	limit_loans(DEFAULT_LOAN_LIMIT);
 }
 
 static void test_hotplug(struct side *side)
