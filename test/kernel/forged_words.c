@@ -63,13 +63,32 @@ static void *leave_when_told(void *arg)
 	return NULL;
 }
 
-/* --server SOCKET HOSTILE-SOCKET ORDERS EVENTFD */
+/* What an event tells the server. */
+enum event {
+	TELL = 1, /* that it has seen it */
+	/*
+	 * To become, by its word, the one whom the client called last. A peer
+	 * can write that, too, only not exactly now: while the server runs.
+	 */
+	PRETEND,
+};
+
+static void pretend_to_be_called(void)
+{
+	struct rpal_control *own = own_control();
+	uint64_t client = ((struct rpal_control *)own->caller)->tid;
+
+	own->state = client << RPAL_STATE_TID_SHIFT | RPAL_STATE_ACTIVE;
+}
+
+/* --server SOCKET HOSTILE-SOCKET ORDERS EVENTFD ROLES */
 static void server(char **argv)
 {
 	static struct release release;
 	struct epoll_event call = { .events = EPOLLIN, .data.u64 = 1 };
 	struct epoll_event kernel = { .events = EPOLLIN, .data.u64 = 2 }, event;
 	int epfd = epoll_create1(EPOLL_CLOEXEC), orders = atoi(argv[4]), events = atoi(argv[5]);
+	uint32_t roles = atoi(argv[6]);
 	struct side honest = become_peers(atoi(argv[2]));
 	struct side hostile = become_peers(atoi(argv[3]));
 	struct rpal_message m;
@@ -77,8 +96,8 @@ static void server(char **argv)
 	uint64_t value;
 	int heard = 1;
 
-	introduce_receiver(&honest, RPAL_ROLE_RECEIVER);
-	introduce_receiver(&hostile, RPAL_ROLE_RECEIVER);
+	introduce_receiver(&honest, roles);
+	introduce_receiver(&hostile, roles);
 	release = (struct release){ orders, hostile.peer.id };
 	pthread_create(&thread, NULL, leave_when_told, &release);
 	epoll_ctl(epfd, EPOLL_CTL_ADD, events, &kernel);
@@ -86,9 +105,12 @@ static void server(char **argv)
 	for (;;) {
 		int n = rpal_epoll_wait(epfd, &event, 1, -1);
 
-		if (n == 1 && event.data.u64 == 2 && read(events, &value, 8) == 8)
-			tell(orders, &heard, sizeof(heard));
-		else if (n == 1 && rpal_take(&m, NULL) == 1)
+		if (n == 1 && event.data.u64 == 2 && read(events, &value, 8) == 8) {
+			if (value == PRETEND)
+				pretend_to_be_called();
+			else
+				tell(orders, &heard, sizeof(heard));
+		} else if (n == 1 && rpal_take(&m, NULL) == 1)
 			rpal_reply(0, &m);
 	}
 }
@@ -154,11 +176,12 @@ static void hostile(char **argv)
 
 static struct party the_server, the_client, the_forger;
 static int event_fd;
+static uint32_t server_roles = RPAL_ROLE_RECEIVER;
 
 static struct party start_party(char *role, int socket, int second, int third)
 {
 	int orders[2], number = 0;
-	char text[4][16];
+	char text[5][16];
 	char *args[8] = { "party", role };
 	struct party party;
 
@@ -173,6 +196,10 @@ static struct party start_party(char *role, int socket, int second, int third)
 		snprintf(text[number], sizeof(text[number]), "%d", fds[i]);
 		args[2 + number] = text[number];
 		number++;
+	}
+	if (third >= 0) {
+		snprintf(text[number], sizeof(text[number]), "%u", server_roles);
+		args[2 + number] = text[number];
 	}
 	party.pid = start_as(true, USER, args);
 	party.socket = orders[0];
@@ -230,9 +257,9 @@ static void forge(uint64_t value)
 	answer_of(&the_forger);
 }
 
-static void raise_event(void)
+static void raise_event(enum event event)
 {
-	eventfd_write(event_fd, 1);
+	eventfd_write(event_fd, event);
 }
 
 static void kill_party(struct party *party)
@@ -248,7 +275,8 @@ static void end_all(void)
 	kill_party(&the_client);
 	if (the_forger.pid)
 		kill_party(&the_forger);
-	kill_party(&the_server);
+	if (the_server.pid)
+		kill_party(&the_server);
 	close(event_fd);
 }
 
@@ -259,7 +287,7 @@ static void start_working(void)
 	order(&the_client, CALL, 0);
 	if (answer_of(&the_client))
 		die("the first call", EPROTO);
-	raise_event();
+	raise_event(TELL);
 	if (answer_of(&the_server) != 1)
 		die("the first event", EPROTO);
 }
@@ -282,7 +310,7 @@ static void test_events(void)
 	for (size_t i = 0; i < sizeof(forged) / sizeof(forged[0]); i++) {
 		start_working();
 		forge(forged[i].word);
-		raise_event();
+		raise_event(TELL);
 		ok(answers(&the_server), "an event comes to a server that is said to be %s",
 		   forged[i].what);
 		end_all();
@@ -335,12 +363,40 @@ static void test_release(void)
 	end_all();
 }
 
+/*
+ * The server's task jumps to where the client's would: to code of the client,
+ * which makes system calls.
+ */
+static void test_impostor(void)
+{
+	static const uint32_t roles[] = { RPAL_ROLE_RECEIVER,
+					  RPAL_ROLE_RECEIVER | RPAL_ROLE_SENDER };
+
+	for (size_t i = 0; i < 2; i++) {
+		bool ended;
+		int status = 0;
+
+		server_roles = roles[i];
+		start_working();
+		raise_event(PRETEND);
+		ended = answers(&the_server) && answer_of(&the_server) == -ESHUTDOWN;
+		if (ended) {
+			waitpid(the_server.pid, &status, 0);
+			the_server.pid = 0;
+		}
+		ok(ended && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV,
+		   "a server (roles %u) does not act for a client whose call is forged", roles[i]);
+		end_all();
+	}
+	server_roles = RPAL_ROLE_RECEIVER;
+}
+
 int main(int argc, char **argv)
 {
 	int tasks, log;
 
 	RUN_IDLE_SERVICE(argc, argv);
-	if (argc == 6 && !strcmp(argv[1], "--server"))
+	if (argc == 7 && !strcmp(argv[1], "--server"))
 		server(argv);
 	if (argc == 4 && !strcmp(argv[1], "--client"))
 		client(argv);
@@ -357,6 +413,7 @@ int main(int argc, char **argv)
 	test_events();
 	test_callers();
 	test_release();
+	test_impostor();
 	tasks_are_gone(tasks);
 	ids_are_free(PKEYS);
 	exception_trace("1");

@@ -78,7 +78,7 @@ static const struct command {
 	{ "WAIT_PARKED",
 	  RPAL_IOC_WAIT_PARKED,
 	  sizeof(struct rpal_wait_parked),
-	  { EPERM, ESRCH, EFAULT, EINVAL, EINTR, ETIMEDOUT } },
+	  { EPERM, ESRCH, EFAULT, EINVAL, EINTR, ETIMEDOUT, EDEADLK } },
 	{ "FINISH", RPAL_IOC_FINISH, 0, { EPERM, ESRCH } },
 	{ "DETACH", RPAL_IOC_DETACH, 0, { EPERM, ESRCH } },
 	{ "unknown", 0, 0, { EPERM, ESRCH, ENOTTY } },
@@ -624,6 +624,12 @@ static void fuzz_loan(struct worker *worker)
 		break;
 	}
 	set_fs_base(worker->fs_base);
+	/*
+	 * Forged words can have put these registers into the peer's thread, as
+	 * a debugger can. While this thread is registered the kernel ends that.
+	 */
+	if (raw(SYS_gettid, 0, 0, 0, 0) != worker->tid)
+		raw(SYS_exit_group, 45, 0, 0, 0);
 	if (one_in(random, 2))
 		own->callee = 0;
 }

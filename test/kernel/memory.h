@@ -87,7 +87,6 @@ static inline long free_now(void)
 
 	write_sysctl("/proc/sys/vm/drop_caches", "3");
 	shrink_slabs();
-	write_sysctl("/proc/sys/vm/compact_memory", "1");
 	free = free_memory_of_cpus();
 	file = fopen("/proc/meminfo", "r");
 	if (!file)
