@@ -83,8 +83,8 @@ static char *area;
 
 static void map_area_of(int flags, int fd)
 {
-	char *reserved =
-		mmap(NULL, 2 * TABLE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *reserved = mmap(NULL, 2 * TABLE, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	check(reserved != MAP_FAILED, "mmap");
 	area = (char *)(((uintptr_t)reserved + TABLE - 1) & ~(TABLE - 1));

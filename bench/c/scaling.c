@@ -26,8 +26,8 @@
 #define PATIENCE_MS    60000
 
 /* Latencies, in ns: buckets that are 1/32 of their size wide. */
-#define FINE	32
-#define BUCKETS (36 * FINE)
+#define FINE	       32
+#define BUCKETS	       (36 * FINE)
 
 struct sender {
 	_Alignas(64) uint64_t calls;
@@ -336,8 +336,7 @@ static double percentile(const uint64_t *bucket, uint64_t calls, double share)
 	return ns_of(BUCKETS - 1);
 }
 
-static void report_senders(const char *kind, int senders, int receivers,
-			   struct period period)
+static void report_senders(const char *kind, int senders, int receivers, struct period period)
 {
 	uint64_t calls = 0, slowest = UINT64_MAX, fastest = 0, worst = 0, served = 0;
 	uint64_t handed_back = 0, waits = 0, bucket[BUCKETS] = {};

@@ -28,7 +28,7 @@ struct party {
 enum order {
 	FORGE, /* hostile: value becomes the server's state word */
 	CALL,  /* client: one call, without a deadline */
-	LEAVE, /* server: release the hostile peer */
+	LEAVE, /* server: release the hostile peer; client: be no sender any more */
 };
 
 struct word {
@@ -126,8 +126,10 @@ static void client(char **argv)
 		struct rpal_message m = {};
 		int ret;
 
-		hear_order(orders);
-		ret = rpal_call(&side.target, &m, -1);
+		if (hear_order(orders).order == LEAVE)
+			ret = rpal_detach();
+		else
+			ret = rpal_call(&side.target, &m, -1);
 		tell(orders, &ret, sizeof(ret));
 	}
 }
@@ -369,15 +371,16 @@ static void test_release(void)
  */
 static void test_impostor(void)
 {
-	static const uint32_t roles[] = { RPAL_ROLE_RECEIVER,
-					  RPAL_ROLE_RECEIVER | RPAL_ROLE_SENDER };
-
-	for (size_t i = 0; i < 2; i++) {
-		bool ended;
+	for (int i = 0; i < 4; i++) {
+		bool calls = i & 1, client_left = i & 2, ended;
 		int status = 0;
 
-		server_roles = roles[i];
+		server_roles = RPAL_ROLE_RECEIVER | (calls ? RPAL_ROLE_SENDER : 0);
 		start_working();
+		if (client_left) {
+			order(&the_client, LEAVE, 0);
+			MUST(answer_of(&the_client));
+		}
 		raise_event(PRETEND);
 		ended = answers(&the_server) && answer_of(&the_server) == -ESHUTDOWN;
 		if (ended) {
@@ -385,7 +388,8 @@ static void test_impostor(void)
 			the_server.pid = 0;
 		}
 		ok(ended && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV,
-		   "a server (roles %u) does not act for a client whose call is forged", roles[i]);
+		   "a server%s does not act for a client whose call is forged%s",
+		   calls ? " that calls, too," : "", client_left ? ", and that has left" : "");
 		end_all();
 	}
 	server_roles = RPAL_ROLE_RECEIVER;
