@@ -276,6 +276,19 @@ static uint64_t forged_word(struct random *random)
 /* Words of a block that say who has a context and whom it calls, by index. */
 static const int state_words[] = { 0, 0, 0, 0, 5, 16, 16, 18, 19, 21 };
 
+/*
+ * Addresses of code are not changed in parts: that is a jump to almost the same
+ * place, to the middle of an instruction. Where this is a far return to the
+ * emulator, QEMU 7.2 reads the stack with the rights of the kernel, and what
+ * should be a fault of the process is one of the kernel's.
+ */
+static bool is_code_address(int index)
+{
+	return index == offsetof(struct rpal_control, entry_ip) / 8 ||
+	       index == offsetof(struct rpal_control, notify_ip) / 8 ||
+	       index == offsetof(struct rpal_control, return_ip) / 8;
+}
+
 static void write_word(struct random *random, struct rpal_control *control)
 {
 	int index = board->mode == STATE_WORDS ?
@@ -285,7 +298,7 @@ static void write_word(struct random *random, struct rpal_control *control)
 	uint64_t value = forged_word(random);
 
 	remembered[random_below(random, 16)] = *word;
-	switch (random_below(random, 8)) {
+	switch (is_code_address(index) ? 7 : random_below(random, 8)) {
 	case 0: /* The state, the flags or a part of the id. */
 		((volatile uint8_t *)word)[random_below(random, 8)] = value;
 		break;
