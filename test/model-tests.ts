@@ -34,6 +34,10 @@ const correct: readonly Search[] = [
   { name: 'two senders and hand-backs', with: ['SENDERS=2', 'SYSCALLS=1'] },
   { name: 'two senders and a death', with: ['SENDERS=2', 'KILLS=1'] },
   {
+    name: 'two senders, a hand-back and a death',
+    with: ['SENDERS=2', 'SYSCALLS=1', 'KILLS=1', 'CALLS=1'],
+  },
+  {
     name: 'parting the services, death of any of the three tasks',
     with: ['UNLINKS=1', 'KILLED_UNLINKER', 'TICKS=1', 'KILLS=1', 'LONG'],
   },
@@ -67,6 +71,7 @@ const broken: readonly Search[] = [
   { name: 'BREAK_REPLY_AFTER_PUBLICATION', with: ['SYSCALLS=1', 'TICKS=1'] },
   { name: 'BREAK_WANTED_UNSEEN', with: ['SIGNALS=1', 'EVENTS=1'] },
   { name: 'BREAK_CONTENDED_LOST', with: ['SENDERS=2'] },
+  { name: 'BREAK_TURN_KEPT', with: ['SENDERS=2', 'SYSCALLS=1', 'KILLS=1', 'CALLS=1'] },
   { name: 'BREAK_POKE_UNSEEN', with: ['EVENTS=1'] },
   { name: 'BREAK_NO_RECALL', with: ['RECEIVER_SIGNALS=1', 'RECALLED'] },
   { name: 'FAULT_DYING_RECEIVER', with: ['TICKS=1', 'KILLS=1'] },

@@ -469,6 +469,7 @@ static void fill(struct worker *worker, unsigned int number, void *data, size_t 
 		struct rpal_wait_parked *wait = data;
 
 		wait->tid = some_tid(random);
+		wait->flags = one_in(random, 2) ? RPAL_WAIT_TURN : 0;
 		wait->timeout_ns = some_timeout(random);
 		break;
 	}

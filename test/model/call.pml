@@ -77,6 +77,9 @@ bit mapped[TASKS];		/* the task sees the receiver's slot */
 bit parked, dead;		/* of the receiver */
 bit parted;			/* sender 0's service and the receiver's, once */
 byte nr_callers;
+bit queued[SENDERS];		/* on the wait queue of callers */
+bit polite[SENDERS];		/* will not claim before it is woken */
+bit turn[SENDERS];		/* was woken to claim */
 byte owes;			/* the call that the receiver owes the answer to */
 #define NOT_BACK	0
 #define BACK_PARKED	1
@@ -198,6 +201,33 @@ inline wake_callers()
 	wake(SENDERS - 1, CALLERS)
 }
 
+/*
+ * The first of the queue, which may be awake already, and is still the first
+ * then. Here: any, so that nothing depends on who it is.
+ */
+inline wake_a_caller()
+{
+	if
+	:: queued[0] -> polite[0] = 0; wake(0, CALLERS)
+	:: SENDERS > 1 && queued[SENDERS - 1] ->
+		polite[SENDERS - 1] = 0;
+		wake(SENDERS - 1, CALLERS)
+	:: else
+	fi
+}
+
+inline pass_turn()
+{
+#ifdef BREAK_TURN_KEPT
+	skip
+#else
+	if
+	:: state == PARKED -> wake_a_caller()
+	:: else
+	fi
+#endif
+}
+
 inline wake_unlinkers()
 {
 	wake(UNLINKER, LOAN_ENDS);
@@ -213,7 +243,7 @@ inline publish_parked()
 	contended = 0;
 #else
 	contended = (nr_callers > 0);
-	wake_callers();
+	wake_a_caller();
 #endif
 	wake_unlinkers()
 }
@@ -435,7 +465,7 @@ inline finish(s)
 	found = registered[RECEIVER] && bound[s];
 	atomic {
 		if
-		:: found -> release(s)
+		:: found -> turn[s] = 0; release(s)
 		:: else
 		fi;
 		found = 0;
@@ -449,7 +479,7 @@ inline finish(s)
 #define MARKED	RUN
 #endif
 
-#define CLAIMABLE	(state == PARKED || dead)
+#define MAY_CLAIM(s)	((state == PARKED && !polite[s]) || dead)
 #define INTERRUPTED(s)	(sig[s] || killed[s] || notify[s])
 
 inline wait_parked(s)
@@ -474,9 +504,19 @@ inline wait_parked(s)
 			:: else
 			fi
 		};
+		/* queue_up(), with RPAL_WAIT_TURN or without it */
+		atomic {
+			if
+			:: SENDERS > 1 && queued[SENDERS - 1 - s] ->
+				polite[s] = 1
+			:: true
+			fi;
+			turn[s] = 0;
+			queued[s] = 1
+		};
 		do
-		:: atomic { CLAIMABLE || INTERRUPTED(s) -> break }
-		:: atomic { !CLAIMABLE && !INTERRUPTED(s) ->
+		:: atomic { MAY_CLAIM(s) || INTERRUPTED(s) -> break }
+		:: atomic { !MAY_CLAIM(s) && !INTERRUPTED(s) ->
 			asleep[s] = CALLERS
 		   };
 		   if
@@ -491,7 +531,18 @@ inline wait_parked(s)
 		   fi
 		od;
 		atomic {
+			queued[s] = 0;
+			polite[s] = 0
+		};
+		atomic {
 			nr_callers--;
+			turn[s] = !INTERRUPTED(s) && ip[s] != S_TIMED_OUT
+		};
+		atomic {
+			if
+			:: !turn[s] -> pass_turn()
+			:: else
+			fi;
 			if
 			:: ip[s] == S_TIMED_OUT
 			:: ip[s] != S_TIMED_OUT && dead -> ip[s] = S_OWNER_DEAD
@@ -865,6 +916,11 @@ proctype sender(byte s)
 		answer[s] = 0;
 		reg[s] = 0;
 		ip[s] = GONE;
+		if
+		:: turn[s] && registered[RECEIVER] && bound[s] -> pass_turn()
+		:: else
+		fi;
+		turn[s] = 0;
 		wake_unlinkers()
 	};
 	/* rpal_exit_mmap(): rpal_end_loans_to() has nothing to do. */

@@ -66,20 +66,27 @@ static long wait_reply(struct rpal_self *self, struct rpal_message *message,
 	return ret < 0 ? ret : (int)wait.status;
 }
 
+/* So many calls in a row may go before those who wait. */
+#define CALLS_IN_A_ROW 16
+
 static int wait_parked(const struct rpal_self *self,
-		       const struct rpal_target *target, int64_t deadline)
+		       const struct rpal_target *target, int64_t deadline,
+		       uint32_t flags)
 {
 	struct rpal_wait_parked wait = {
 		.tid = target->tid,
+		.flags = flags,
 		.timeout_ns = time_left(deadline),
 	};
-	int ret = rpal_ioctl(RPAL_IOC_WAIT_PARKED, &wait);
+	int ret;
 
+	/* Not after the wait: who was woken claims, or nobody does. */
+	if (given_up(self))
+		return -ECANCELED;
+	ret = rpal_ioctl(RPAL_IOC_WAIT_PARKED, &wait);
 	if (ret == -ESRCH)
 		return -EOWNERDEAD;
-	if (ret && ret != -EINTR)
-		return ret;
-	return given_up(self) ? -ECANCELED : 0;
+	return ret == -EINTR ? 0 : ret;
 }
 
 int rpal_interruptible(int (*interrupted)(void *data), void *data)
@@ -123,14 +130,20 @@ int rpal_call_slowly(const struct rpal_target *target,
 			break;
 		case -EBUSY:
 			/* Parked, but others wait for it, too? */
-			ret = rpal_switch_call(target, message,
-					       RPAL_FLAG_CONTENDED);
-			if (ret != -EBUSY)
-				continue;
+			if (self->in_a_row < CALLS_IN_A_ROW) {
+				self->in_a_row++;
+				ret = rpal_switch_call(target, message,
+						       RPAL_FLAG_CONTENDED);
+				if (ret != -EBUSY)
+					continue;
+			}
 			self->counters.waits++;
-			error = wait_parked(self, target, deadline);
+			error = wait_parked(self, target, deadline,
+					    self->in_a_row < CALLS_IN_A_ROW ?
+						    0 : RPAL_WAIT_TURN);
 			if (error)
 				return error;
+			self->in_a_row = 0;
 			break;
 		default:
 			return ret;

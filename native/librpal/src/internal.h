@@ -44,6 +44,7 @@ struct rpal_self {
 	/* Sender: see rpal_interruptible(). */
 	int (*interrupted)(void *data);
 	void *interrupted_data;
+	unsigned int in_a_row;		/* calls before others that wait */
 
 	/* Receiver. */
 	struct rpal_message message;	/* the call, then its answer */

@@ -209,9 +209,11 @@ struct rpal_wait_reply {
 };
 
 /* RPAL_IOC_WAIT_PARKED */
+#define RPAL_WAIT_TURN		1	/* not before those who wait already */
+
 struct rpal_wait_parked {
 	__u32 tid;
-	__u32 reserved;
+	__u32 flags;
 	__s64 timeout_ns;
 };
 
