@@ -7,7 +7,7 @@
  * it either, nor does it have a second chance to say something.
  */
 #include "queue_pair.h"
-#include "sweep.h"
+#include "sweep_clock.h"
 #include <poll.h>
 
 static int control;

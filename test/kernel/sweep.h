@@ -17,181 +17,8 @@
 #define SWEEP_H
 
 #include "kernel_log.h"
-#include "registers.h"
-#include "two_services.h"
-#include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
-#include <time.h>
-
-/*
- * Executes this program from memory. While a guest with such a clock waits for
- * its host's disk, no instruction passes, but time does: until the next timer.
- */
-static inline void run_from_memory(char **argv)
-{
-	struct stat stat;
-	int from, to;
-	off_t at = 0;
-
-	/* The processes that it starts are. */
-	if (getenv("SWEEP_IN_MEMORY"))
-		return;
-	from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	to = memfd_create("sweep", MFD_CLOEXEC);
-	if (from < 0 || to < 0 || fstat(from, &stat))
-		die("a copy in memory", errno);
-	while (at < stat.st_size)
-		if (sendfile(to, from, &at, stat.st_size - at) <= 0)
-			die("sendfile", errno);
-	setenv("SWEEP_IN_MEMORY", "1", 1);
-	fexecve(to, argv, environ);
-	die("fexecve", errno);
-}
-
-static inline uint64_t now_tsc(void)
-{
-	uint32_t low, high;
-
-	asm volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
-	return (uint64_t)high << 32 | low;
-}
-
-#define SLED 16
-
-/* Executes the same 2,000 instructions always, and then @nops of SLED nops. */
-static inline void sled(unsigned int nops)
-{
-	asm volatile("mov $1000, %%eax\n\t"
-		     "2: dec %%eax\n\t"
-		     "jnz 2b\n\t"
-		     "lea 1f(%%rip), %%rax\n\t"
-		     "sub %0, %%rax\n\t"
-		     "jmp *%%rax\n\t"
-		     ".rept 16\n\tnop\n\t.endr\n\t"
-		     "1:"
-		     :
-		     : "r"((uint64_t)nops)
-		     : "rax", "memory");
-}
-
-static inline timer_t sweep_timer(int signal)
-{
-	struct sigevent event = {
-		.sigev_notify = SIGEV_SIGNAL,
-		.sigev_signo = signal,
-	};
-	timer_t timer;
-
-	if (timer_create(CLOCK_MONOTONIC, &event, &timer))
-		die("timer_create", errno);
-	return timer;
-}
-
-static inline void arm(timer_t timer, long ns)
-{
-	struct itimerspec when = { .it_value.tv_nsec = ns };
-
-	if (timer_settime(timer, 0, &when, NULL))
-		die("timer_settime", errno);
-}
-
-/* What can be asked of a server, in word 0. */
-enum {
-	ADD = 1,  /* words 1 and 2; the handler stays in user mode */
-	SLOW_ADD, /* the same, with a system call in between */
-	ARM,	  /* the server's own timer, word 1 ns ahead; when that was */
-	REPORT,	  /* struct report */
-	SWEEP_KINDS,
-};
-
-/* A server about itself; all but its identity is counted since it began. */
-struct report {
-	uint64_t pid, adds;
-	uint64_t events; /* that reached the server */
-	uint64_t event;	 /* when the last one did */
-	uint64_t wrong;	 /* handlers that found a register or an identity changed */
-	uint64_t unused;
-};
-
-_Static_assert(sizeof(struct report) == sizeof(struct rpal_message), "a report fits a message");
-
-static volatile struct report report;
-static struct vector_image image;
-
-static inline void sweep_server_init(void)
-{
-	report.pid = getpid();
-	vector_image_init(&image);
-	use_image_control_words(&image);
-}
-
-/* How a server sets its timer; NULL: it has none. */
-static void (*arm_own)(long ns);
-
-static inline int sweep_handle(struct rpal_message *m)
-{
-	static pid_t parent;
-
-	if (!parent)
-		parent = getppid();
-	switch (m->word[0]) {
-	case SLOW_ADD:
-		report.wrong += getppid() != parent || gettid() != (pid_t)report.pid;
-		/* fall through */
-	case ADD:
-		report.wrong += !registers_are_kept(&image);
-		report.adds++;
-		m->word[0] = m->word[1] + m->word[2];
-		break;
-	case ARM:
-		/* In the own task first: from here on the distance is fixed. */
-		getppid();
-		m->word[0] = now_tsc();
-		arm_own(m->word[1]);
-		break;
-	case REPORT:
-		memcpy(m, (const void *)&report, sizeof(*m));
-		break;
-	default:
-		return -ENOSYS;
-	}
-	return 0;
-}
-
-/* One verified call: 0, or what went wrong. */
-static inline int add_once(const struct rpal_target *target, int kind, uint64_t seed)
-{
-	struct rpal_message m = { { kind, seed, seed * 3, 7, 8, seed ^ 9 } };
-	bool kept;
-	int ret = call_keeping_registers(target, &m, -1, &kept);
-
-	if (!kept)
-		return -ENOTRECOVERABLE;
-	if (ret)
-		return ret;
-	return m.word[0] == seed * 4 && m.word[1] == seed && m.word[3] == 7 && m.word[4] == 8 &&
-			       m.word[5] == (seed ^ 9)
-		       ? 0
-		       : -EBADMSG;
-}
-
-static inline struct report ask_report(const struct rpal_target *target)
-{
-	struct rpal_message m = { { REPORT } };
-	struct report answer;
-
-	MUST(rpal_call(target, &m, -1));
-	memcpy(&answer, &m, sizeof(answer));
-	return answer;
-}
-
-/* Nobody has it, nobody waits for it, nobody wants it back. */
-static inline bool is_parked(const struct rpal_target *target)
-{
-	return (__atomic_load_n(&target->control->state, __ATOMIC_RELAXED) & 0xff) ==
-	       RPAL_STATE_PARKED;
-}
+#include "sweep_server.h"
+#include <limits.h>
 
 /* One try: a timer, a sled, a call. */
 struct
@@ -226,13 +53,13 @@ static inline long position(const struct try *try)
  * call that it falls into takes longer, and one behind it comes later.
  */
 #define INTERRUPT 500
-#define POSITIONS 32768
+#define POSITIONS (1 << 16)
 
 struct coverage {
 	struct try far; /* undisturbed */
 	long distance;	/* of late, without nops: it depends on how far the timer is */
 	bool inside[POSITIONS];
-	long tried, met;
+	long tried, met, wrong;
 };
 
 static inline struct coverage coverage_of(const struct try *far)
@@ -276,6 +103,28 @@ static inline void count_met(struct coverage *coverage, const struct try *try)
 	*inside = true;
 }
 
+static inline void complain(struct coverage *coverage, const struct try *try, const char *what)
+{
+	if (!coverage->wrong++)
+		printf("# position %ld: %s, then: %s\n", position(try), strerror(-try->error),
+		       what);
+}
+
+/* After a call that nobody died of: it is right, and nothing is left of it. */
+static inline void check_survived(struct coverage *coverage, const struct try *try,
+				  const struct rpal_target *target)
+{
+	count_try(coverage, try);
+	if (was_interrupted(coverage, try))
+		count_met(coverage, try);
+	if (try->error)
+		complain(coverage, try, "-");
+	else if (!is_parked(target))
+		complain(coverage, try, "the server is not parked as it was");
+	else if (!calls_nobody(own_control()))
+		complain(coverage, try, "the client is still calling");
+}
+
 /* The most positions that met the call in one piece. */
 struct run {
 	long first, length;
@@ -312,25 +161,18 @@ static inline bool insist(struct coverage *coverage, const struct attempts *all,
 
 /*
  * A tick, or work that the kernel has put off, displaces an event now and then,
- * sometimes many in a row. A call of plain instructions can be met at each of
- * them: all that were missed between those that were met, and at both ends.
+ * sometimes many in a row: what was missed is tried again, from the most that
+ * were met in one piece to both sides. What cannot be met ends it, so that a
+ * displaced event far away is not a reason to try all up to there.
  */
 static inline void fill_gaps(struct coverage *coverage, const struct attempts *all)
 {
-	long first = longest_run(coverage).first, last = first;
+	struct run run = longest_run(coverage);
 
-	for (long at = -POSITIONS / 2; at < POSITIONS / 2; at++) {
-		if (!*at_position(coverage, at))
-			continue;
-		first = at < first ? at : first;
-		last = at;
-	}
-	for (long at = first; at <= last; at++)
-		insist(coverage, all, at);
-	while (insist(coverage, all, first - 1))
-		first--;
-	while (insist(coverage, all, last + 1))
-		last++;
+	while (insist(coverage, all, run.first - 1))
+		run.first--;
+	while (insist(coverage, all, run.first + run.length))
+		run.length++;
 }
 
 /* Makes one try for every position of @from..@to, or one in @step. */
@@ -371,12 +213,104 @@ static inline void check_coverage(struct coverage *coverage)
 	       coverage->met - run.length);
 }
 
-/* A slow call is in the kernel most of the time: one position in @step is tried. */
-static inline void check_slow_coverage(const struct coverage *coverage, int step)
+/* Where every instruction takes too long, one in @step is tried. */
+static inline void check_steps(const struct coverage *coverage, int step)
 {
 	ok(coverage->met > coverage->far.length / step / 2,
 	   "of %ld events %ld fell into the call of %ld instructions", coverage->tried,
 	   coverage->met, coverage->far.length);
+}
+
+/* A line of the table "The sweep" in docs/testing.md. */
+struct row {
+	int fate;  /* what happens, and to whom: each test has its own */
+	int kind;  /* of call */
+	int style; /* of the server */
+	int step;  /* 1: at every instruction */
+};
+
+/* "--step N" makes it the step of all rows. */
+static inline void use_step(struct row *rows, size_t count, int argc, char **argv)
+{
+	if (argc < 2)
+		return;
+	if (argc != 3 || strcmp(argv[1], "--step") || atoi(argv[2]) < 1)
+		die("arguments other than --step N", EINVAL);
+	for (size_t i = 0; i < count; i++)
+		rows[i].step = atoi(argv[2]);
+}
+
+static inline const char *call_of(const struct row *row)
+{
+	static char text[64];
+
+	snprintf(text, sizeof(text), "%s call%s", call_names[row->kind],
+		 row->style == LISTENS ? " of an event loop" : "");
+	return text;
+}
+
+/* Of all rows. */
+static long all_tried, all_met, all_wrong;
+
+static inline void check_row(struct coverage *coverage, const struct row *row, const char *events)
+{
+	ok(!coverage->wrong, "%s, %ld %s: %ld wrong", call_of(row), coverage->tried, events,
+	   coverage->wrong);
+	/* Where a call goes through the kernel, not everything can interrupt it. */
+	if (row->step == 1 && row->kind == ADD)
+		check_coverage(coverage);
+	else
+		check_steps(coverage, row->step);
+	all_tried += coverage->tried;
+	all_met += coverage->met;
+	all_wrong += coverage->wrong;
+}
+
+static inline int end_of_sweep(int log)
+{
+	kernel_log_is_quiet(log);
+	printf("# in all: %ld events, %ld met a call at another instruction each, %ld wrong\n",
+	       all_tried, all_met, all_wrong);
+	return done();
+}
+
+/* An undisturbed call, and between which positions events met it. */
+struct window {
+	struct try far;
+	long first, last;
+};
+
+static inline struct window window_of(struct coverage *coverage)
+{
+	struct window window = { coverage->far, coverage->far.length, -LATE };
+
+	for (long at = -LATE; at <= coverage->far.length; at++) {
+		if (!*at_position(coverage, at))
+			continue;
+		window.first = at < window.first ? at : window.first;
+		window.last = at;
+	}
+	return window;
+}
+
+/* Events at a whole call, or at one in row->step of its positions. */
+static inline void sweep_row(struct coverage *coverage, const struct row *row,
+			     const struct attempts *all)
+{
+	sweep(coverage, -LATE, coverage->far.length, row->step, all);
+}
+
+/*
+ * Where events of another sweep met a plain call, these do, too; with a fresh
+ * process things take a little longer.
+ */
+static inline void sweep_row_in(struct coverage *coverage, const struct row *row,
+				const struct window *window, const struct attempts *all)
+{
+	if (row->kind == ADD)
+		sweep(coverage, window->first - 192, window->last + 128, row->step, all);
+	else
+		sweep_row(coverage, row, all);
 }
 
 /* Service ids that have been seen: many if they are not used again. */

@@ -9,14 +9,23 @@
  * its end with all its registers, and the next caller gets a right answer.
  */
 #include "sweep.h"
-#include <limits.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 
-/* Of the positions in a slow call, one in so many. */
-#define SLOW_SIGNALS 8
-#define SLOW_KILLS   32
+static struct row rows[] = {
+	{ SIGNAL, ADD, SERVES, 1 },
+	{ SIGNAL, ADD, LISTENS, 1 },
+	{ SIGNAL, SLOW_ADD, SERVES, 8 },
+	{ SIGNAL, SLOW_ADD, LISTENS, 16 },
+	{ SIGNAL, FAULT_ADD, SERVES, 16 },
+	{ SIGNAL, NESTED_ADD, SERVES, 16 },
+	{ KILL, ADD, SERVES, 1 },
+	{ KILL, ADD, LISTENS, 3 },
+	{ KILL, SLOW_ADD, SERVES, 32 },
+	{ KILL, SLOW_ADD, LISTENS, 96 },
+	{ KILL, FAULT_ADD, SERVES, 96 },
+	{ KILL, NESTED_ADD, SERVES, 96 },
+};
 
 static volatile sig_atomic_t signals, foreign;
 static uint64_t own_fs;
@@ -29,67 +38,54 @@ static void on_alarm(int signal)
 		foreign++;
 }
 
-static struct try try_signal(const struct rpal_target *target, timer_t timer, int kind, long d,
-			     unsigned int nops)
+struct sweep {
+	const struct row *row;
+	const struct rpal_target *target;
+	timer_t timer;
+	struct coverage coverage;
+	/* Of victims. */
+	long unhandled, handled, finished;
+	struct ids ids;
+};
+
+static struct try try_signal(const struct sweep *all, long d, unsigned int nops)
 {
 	struct try try = { .d = d, .nops = nops };
 	int seen = signals;
 
 	try.armed = now_tsc();
-	arm(timer, d);
-	call_behind_sled(&try, target, kind);
+	arm(all->timer, d);
+	call_behind_sled(&try, all->target, all->row->kind);
 	while (signals == seen)
 		;
 	return try;
 }
 
-struct signals {
-	const struct rpal_target *target;
-	timer_t timer;
-	int kind;
-	struct coverage coverage;
-	long wrong;
-};
-
 static void attempt_signal(void *context, long d, unsigned int nops)
 {
-	struct signals *all = context;
-	struct try try = try_signal(all->target, all->timer, all->kind, d, nops);
+	struct sweep *all = context;
+	struct try try = try_signal(all, d, nops);
 
-	count_try(&all->coverage, &try);
-	if (was_interrupted(&all->coverage, &try))
-		count_met(&all->coverage, &try);
-	if (!try.error && is_parked(all->target) && !own_control()->callee)
-		return;
-	if (!all->wrong++)
-		printf("# position %ld: %s, state %llx, callee %llx\n", position(&try),
-		       strerror(-try.error), all->target->control->state, own_control()->callee);
+	check_survived(&all->coverage, &try, all->target);
+	if (foreign)
+		complain(&all->coverage, &try, "the signal was handled by another");
+	foreign = 0;
 }
 
-/* Returns where they met the call. */
-static struct run sweep_signals(struct side *side, timer_t timer, int kind)
+static void sweep_signals(struct sweep *all)
 {
-	struct signals all = { .target = &side->target, .timer = timer, .kind = kind };
 	struct rpal_counters before, after;
 	struct try far;
 
 	for (int i = 0; i < 3; i++)
-		far = try_signal(all.target, timer, kind, 10000000, 0);
-	all.coverage = coverage_of(&far);
+		far = try_signal(all, 10000000, 0);
+	all->coverage = coverage_of(&far);
 	rpal_counters(&before);
-	sweep(&all.coverage, -LATE, far.length, kind == ADD ? 1 : SLOW_SIGNALS,
-	      &(struct attempts){ attempt_signal, &all });
+	sweep_row(&all->coverage, all->row, &(struct attempts){ attempt_signal, all });
 	rpal_counters(&after);
-	ok(!all.wrong && !foreign, "%s call, %ld signals to the sender: %ld wrong, %d as another",
-	   kind == ADD ? "plain" : "slow", all.coverage.tried, all.wrong, (int)foreign);
+	check_row(&all->coverage, all->row, "signals to the sender");
 	printf("# handed back %lu, retried %lu\n", after.handed_back - before.handed_back,
 	       after.retries - before.retries);
-	ok(!ask_report(all.target).wrong, "the handlers have kept all their registers");
-	if (kind == ADD)
-		check_coverage(&all.coverage);
-	else
-		check_slow_coverage(&all.coverage, SLOW_SIGNALS);
-	return longest_run(&all.coverage);
 }
 
 /* What is known of a victim after its death. */
@@ -103,25 +99,13 @@ enum { START_VICTIM = SWEEP_KINDS, END_VICTIM };
 
 #define WARM 3 /* calls of a victim in front of the one that counts */
 
-static volatile struct view *view;
-static char view_fd[16];
-
-static volatile struct view *map_view(int fd)
-{
-	void *address = mmap(NULL, sizeof(struct view), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	if (address == MAP_FAILED)
-		die("mmap", errno);
-	return address;
-}
-
 /* Calls at a fixed distance from its death. */
 static void victim(struct side *side, char **argv)
 {
 	timer_t timer = sweep_timer(SIGKILL);
 	int kind = atoi(argv[1]), nops = atoi(argv[3]);
 	long d = atol(argv[2]);
-	volatile struct view *view = map_view(atoi(argv[0]));
+	volatile struct view *view = map_shared(atoi(argv[0]), sizeof(*view));
 
 	meet_receiver(side);
 	view->tid = rpal_tid();
@@ -142,6 +126,8 @@ static void victim(struct side *side, char **argv)
 /* In the server. */
 static int handle(struct rpal_message *m)
 {
+	static volatile struct view *view;
+	static char view_fd[16];
 	static struct side side;
 	static pid_t pid;
 	char number[3][16], *args[] = { view_fd, number[0], number[1], number[2] };
@@ -150,6 +136,12 @@ static int handle(struct rpal_message *m)
 
 	switch (m->word[0]) {
 	case START_VICTIM:
+		if (!view) {
+			int fd = shared_memory(sizeof(*view));
+
+			snprintf(view_fd, sizeof(view_fd), "%d", fd);
+			view = map_shared(fd, sizeof(*view));
+		}
 		for (int i = 0; i < 3; i++)
 			snprintf(number[i], sizeof(number[i]), "%lld", m->word[1 + i]);
 		memset((void *)view, 0, sizeof(*view));
@@ -171,14 +163,7 @@ static int handle(struct rpal_message *m)
 
 static void server(struct side *side, int argc, char **argv)
 {
-	int fd = memfd_create("view", 0);
-
-	if (fd < 0 || ftruncate(fd, sizeof(struct view)))
-		die("memfd_create", errno);
-	snprintf(view_fd, sizeof(view_fd), "%d", fd);
-	view = map_view(fd);
-	sweep_server_init();
-	serve_calls(handle);
+	serve(SERVES, NOTHING, handle);
 }
 
 /* The victim's last call, or what it has lived to see of it. */
@@ -198,16 +183,16 @@ static void wait_for_end(pid_t pid)
 	close(end.fd);
 }
 
-static struct death kill_one(const struct rpal_target *target, int kind, long d, unsigned int nops)
+static struct death kill_one(const struct sweep *all, long d, unsigned int nops)
 {
-	struct rpal_message m = { { START_VICTIM, kind, d, nops } };
-	long adds = ask_report(target).adds;
+	struct rpal_message m = { { START_VICTIM, all->row->kind, d, nops } };
+	long adds = ask_report(all->target).adds;
 	struct death death;
 
-	MUST(rpal_call(target, &m, -1));
+	MUST(rpal_call(all->target, &m, -1));
 	wait_for_end(m.word[0]);
 	m.word[0] = END_VICTIM;
-	MUST(rpal_call(target, &m, -1));
+	MUST(rpal_call(all->target, &m, -1));
 	death = (struct death){
 		.try = {
 			.d = d,
@@ -219,27 +204,19 @@ static struct death kill_one(const struct rpal_target *target, int kind, long d,
 		.tid = m.word[1],
 		.started = m.word[3],
 		.ended = m.word[4],
-		.adds = ask_report(target).adds - adds - WARM,
+		.adds = ask_report(all->target).adds - adds - WARM,
 	};
 	if (m.word[0] != SIGKILL)
 		death.try.error = -ECHILD;
 	return death;
 }
 
-struct kills {
-	const struct rpal_target *target;
-	int kind;
-	struct coverage coverage;
-	long wrong, unhandled, handled, finished;
-	struct ids ids;
-};
-
 static void attempt_kill(void *context, long d, unsigned int nops)
 {
-	struct kills *all = context;
-	struct death now = kill_one(all->target, all->kind, d, nops);
+	struct sweep *all = context;
+	struct death now = kill_one(all, d, nops);
 	bool inside = now.started && !now.ended;
-	int error = add_once(all->target, all->kind, d);
+	int error = add_once(all->target, all->row->kind, d);
 
 	count_try(&all->coverage, &now.try);
 	all->finished += now.ended;
@@ -249,63 +226,71 @@ static void attempt_kill(void *context, long d, unsigned int nops)
 		all->unhandled += !now.adds;
 		all->handled += now.adds;
 	}
-	if (!error && !now.try.error && is_parked(all->target) &&
-	    (inside ? now.adds == 0 || now.adds == 1 : now.adds == now.ended))
-		return;
-	if (!all->wrong++)
-		printf("# position %ld: handled %ld times, its call %s: %s, the next: %s, "
-		       "state %llx\n",
-		       position(&now.try), now.adds, now.ended ? "ended" : "did not end",
-		       strerror(-now.try.error), strerror(-error), all->target->control->state);
+	if (now.try.error)
+		complain(&all->coverage, &now.try, "-");
+	else if (error)
+		complain(&all->coverage, &now.try, strerror(-error));
+	else if (!is_parked(all->target))
+		complain(&all->coverage, &now.try, "the server is not parked as it was");
+	else if (inside ? now.adds != 0 && now.adds != 1 : now.adds != now.ended)
+		complain(&all->coverage, &now.try, "not handled once");
 }
 
-/* Where signals met the call, kills do, too; a fresh client takes a little longer. */
-static void sweep_kills(struct side *side, int kind, struct run window)
+static void sweep_kills(struct sweep *all, const struct window *window)
 {
-	struct kills all = { .target = &side->target, .kind = kind };
-	struct attempts attempts = { attempt_kill, &all };
-	struct try far = kill_one(all.target, kind, 500000000, 0).try;
+	struct try far = kill_one(all, 500000000, 0).try;
 
-	all.coverage = coverage_of(&far);
-	if (kind == ADD)
-		sweep(&all.coverage, window.first - 192, window.first + window.length + 64, 1,
-		      &attempts);
-	else
-		sweep(&all.coverage, -LATE, far.length, SLOW_KILLS, &attempts);
-	ok(!all.wrong, "%s call, %ld kills of the sender: %ld wrong",
-	   kind == ADD ? "plain" : "slow", all.coverage.tried, all.wrong);
-	ok(all.unhandled && all.handled && all.finished,
+	all->coverage = coverage_of(&far);
+	sweep_row_in(&all->coverage, all->row, window, &(struct attempts){ attempt_kill, all });
+	check_row(&all->coverage, all->row, "kills of the sender");
+	/* Few instructions come before the handler: a large step can miss them. */
+	ok((all->unhandled || all->row->step > 1) && all->handled && all->finished,
 	   "they died without their handler (%ld), with it (%ld), after the call (%ld)",
-	   all.unhandled, all.handled, all.finished);
-	ok(!ask_report(all.target).wrong, "the handlers have kept all their registers");
-	ok(all.ids.count < IDS_IN_FLIGHT, "%d service ids were enough", all.ids.count);
-	if (kind == ADD)
-		check_coverage(&all.coverage);
-	else
-		check_slow_coverage(&all.coverage, SLOW_KILLS);
+	   all->unhandled, all->handled, all->finished);
+	ok(all->ids.count < IDS_IN_FLIGHT, "%d service ids were enough", all->ids.count);
 }
 
 static int client(struct side *side, int argc, char **argv)
 {
 	struct sigaction action = { .sa_handler = on_alarm };
-	struct run plain;
 	timer_t timer = sweep_timer(SIGALRM);
 	int log = kernel_log_from_now();
+	struct side sides[STYLES] = { [SERVES] = *side };
+	struct window plain[STYLES];
+	pid_t pid;
 
+	use_step(rows, sizeof(rows) / sizeof(rows[0]), argc, argv);
 	own_fs = current_fs_base();
 	own_pid = getpid();
 	sigaction(SIGALRM, &action, NULL);
-	plain = sweep_signals(side, timer, ADD);
-	sweep_signals(side, timer, SLOW_ADD);
-	sweep_kills(side, ADD, plain);
-	sweep_kills(side, SLOW_ADD, (struct run){});
-	kernel_log_is_quiet(log);
-	return done();
+	sides[LISTENS] = own_server(LISTENS, NOTHING, &pid);
+	lead_on(&sides[SERVES], &sides[LISTENS]);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct row *row = &rows[i];
+		struct sweep all = {
+			.row = row,
+			.target = &sides[row->style].target,
+			.timer = timer,
+		};
+
+		if (row->fate == SIGNAL)
+			sweep_signals(&all);
+		else
+			sweep_kills(&all, &plain[row->style]);
+		if (row->fate == SIGNAL && row->kind == ADD)
+			plain[row->style] = window_of(&all.coverage);
+		ok(!ask_report(&sides[SERVES].target).wrong &&
+		   !ask_report(&sides[LISTENS].target).wrong,
+		   "the handlers have kept all their registers");
+	}
+	end_server(&sides[LISTENS], pid);
+	return end_of_sweep(log);
 }
 
 int main(int argc, char **argv)
 {
 	run_from_memory(argv);
+	run_own_server(argc, argv, handle);
 	if (argc > 6 && !strcmp(argv[1], "--victim")) {
 		struct side side = become_peers(atoi(argv[2]));
 

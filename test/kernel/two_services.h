@@ -176,6 +176,9 @@ static inline void serve_calls(int (*handle)(struct rpal_message *message))
 	}
 }
 
+/* What the process that starts both does until the client, pids[1], ends. */
+static void (*meanwhile)(const pid_t pids[2]);
+
 /*
  * The whole main(): runs server and client in services of their own. The
  * server may be killed by the client or left running; it is then ended here.
@@ -207,6 +210,8 @@ static inline int two_services(int argc, char **argv, void (*server)(struct side
 	pids[1] = start_service("--client", sockets[1], argc - 1, argv + 1);
 	close(sockets[0]);
 	close(sockets[1]);
+	if (meanwhile)
+		meanwhile(pids);
 	waitpid(pids[1], &status, 0);
 	ret = WIFEXITED(status) ? WEXITSTATUS(status) : 100;
 	if (ret == 100)
