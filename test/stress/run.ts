@@ -10,6 +10,7 @@ import { duration } from '../../vm/progress.js';
 import { inRepository, repository } from '../../vm/repository.js';
 import { Tally } from '../tally.js';
 import { judgeTap } from '../tap-verdict.js';
+import { machineOfRun, nameOfRun } from '../guest-runs.js';
 import { planStress, suites, type StressRun } from './suites.js';
 
 interface StressOptions {
@@ -29,9 +30,20 @@ function positive(text: string): number {
 /** What starts, ends and checks takes time besides: much of it with a debug kernel. */
 const patience = { factor: 3, seconds: 900 };
 
+/** What tries everything takes hours at most: a sweep hangs if an event is lost. */
+const longest = 4 * 60 * 60;
+
+/** The end of a program that tried everything. */
+const inAll = /^# (in all: .*)$/m;
+
+function argvOf({ suite, seconds }: StressRun, seed: number): readonly string[] {
+  if ('argv' in suite) return suite.argv;
+  return ['--seconds', String(seconds), '--seed', String(seed)];
+}
+
 async function runIn(
   guest: Guest,
-  { suite, seconds }: StressRun,
+  run: StressRun,
   seed: number,
 ): Promise<{ text: string; result: GuestResult }> {
   const output: Buffer[] = [];
@@ -39,52 +51,67 @@ async function runIn(
     output.push(bytes);
     process.stdout.write(bytes);
   };
+  const { program, seconds } = run;
   const result = await guest.run(
     {
-      argv: [
-        inRepository('build', 'kernel-tests', suite.program),
-        '--seconds',
-        String(seconds),
-        '--seed',
-        String(seed),
-      ],
+      argv: [inRepository('build', 'kernel-tests', program), ...argvOf(run, seed)],
       cwd: repository,
       env: guestEnvironment(process.env),
     },
     { onStdout: show, onStderr: show },
-    seconds * patience.factor + patience.seconds,
+    seconds === undefined ? longest : seconds * patience.factor + patience.seconds,
   );
   return { text: Buffer.concat(output).toString(), result };
 }
 
-/** Runs one suite in a guest of its own, and shows what it prints while it runs. */
-async function runSuite(run: StressRun, options: StressOptions, tally: Tally): Promise<void> {
-  const { suite, cpus, seconds } = run;
+/** The command that does the same again. */
+function again(run: StressRun, { kernel, seed }: StressOptions): string {
+  const { suite, program, cpus, seconds } = run;
+  if (seconds === undefined) {
+    const { append } = machineOfRun({ ...run, kernel });
+    const argv = argvOf(run, seed).join(' ');
+    return (
+      `npm run vm -- --icount --kernel ${kernel} ${append === '' ? '' : `--append ${append} `}` +
+      `-- build/kernel-tests/${program} ${argv}`
+    );
+  }
+  return (
+    `npm run stress -- --only ${suite.name} --kernel ${kernel} --cpus ${cpus} ` +
+    `--seed ${seed} --minutes ${(seconds / 60).toFixed(2)}`
+  );
+}
+
+/** Runs one program in a guest of its own, shows what it prints while it runs, and returns its sum. */
+async function runSuite(run: StressRun, options: StressOptions, tally: Tally): Promise<string> {
+  const { suite, program, seconds } = run;
   const { kernel, seed } = options;
-  const where = `${suite.name}, kernel ${basename(kernel)}, ${cpus} CPU${cpus === 1 ? '' : 's'}`;
-  process.stdout.write(`\n== ${where}: ${suite.about}, ${duration(seconds * 1000)}\n`);
+  const name = seconds === undefined ? `${suite.name}, ${program}` : suite.name;
+  const where = `${name}, ${nameOfRun({ ...run, kernel: basename(kernel) })}`;
+  const time = seconds === undefined ? 'until it is complete' : duration(seconds * 1000);
+  process.stdout.write(`\n== ${where}: ${suite.about}, ${time}\n`);
   const started = Date.now();
+  const machine = machineOfRun({ ...run, kernel });
   const guest = await Guest.boot({
     ...defaultGuest,
-    kernel,
-    cpus,
+    ...machine,
     memory: kernel === 'debug' ? '4G' : '2G',
-    append: suite.append ?? '',
+    append: `${machine.append} ${suite.append ?? ''}`,
   });
   try {
     const { text, result } = await runIn(guest, run, seed);
     const { score, reasons } = judgeTap(text, result);
+    const taken = duration(Date.now() - started);
     tally.add(score);
-    process.stdout.write(`== ${where}: ${duration(Date.now() - started)}\n`);
-    if (score.failed === 0) return;
-    tally.describe({
-      where,
-      what: reasons.join('\n'),
-      details:
-        `Again: npm run stress -- --only ${suite.name} --kernel ${kernel} --cpus ${cpus} ` +
-        `--seed ${seed} --minutes ${(seconds / 60).toFixed(2)}\n` +
-        `--- kernel log\n${result.kernelLog.trimEnd()}`,
-    });
+    process.stdout.write(`== ${where}: ${taken}\n`);
+    if (score.failed > 0) {
+      tally.describe({
+        where,
+        what: reasons.join('\n'),
+        details: `Again: ${again(run, options)}\n--- kernel log\n${result.kernelLog.trimEnd()}`,
+      });
+    }
+    const sum = inAll.exec(text)?.[1];
+    return sum === undefined ? '' : `${where}: ${sum}, ${taken}\n`;
   } finally {
     await guest.close();
   }
@@ -92,7 +119,7 @@ async function runSuite(run: StressRun, options: StressOptions, tally: Tally): P
 
 async function main(): Promise<number> {
   const options = new Command('npm run stress --')
-    .description('Long runs of the tests that look for faults by chance.')
+    .description('Long runs of the tests that look for faults by chance, or everywhere.')
     .addOption(
       new Option('--minutes <n>', 'for all of them together').argParser(positive).default(10),
     )
@@ -109,15 +136,17 @@ async function main(): Promise<number> {
   const runs = planStress(suites, options);
   if (runs.length === 0) {
     throw new Failure(
-      `${options.only ?? 'Nothing'} does not run on the ${options.kernel} kernel. ` +
-        `Try --kernel debug.`,
+      `${options.only ?? 'Nothing'} does not run in such a guest: fail-nth needs --kernel debug, ` +
+        `sweep one CPU.`,
       2,
     );
   }
   await buildNative(['kernel-tests']);
   process.stdout.write(`Seed ${options.seed}\n`);
   const tally = new Tally();
-  for (const run of runs) await runSuite(run, options, tally);
+  let sums = '';
+  for (const run of runs) sums += await runSuite(run, options, tally);
+  process.stdout.write(`\n${sums}`);
   for (const { where, what, details } of tally.failures) {
     process.stderr.write(`\n=== FAILED ${where}\n${what}\n${details}\n`);
   }

@@ -1,19 +1,38 @@
-/** A program that can go on for as long as one likes, and where it does. */
-export interface Suite {
+import type { Isolation } from '../declaration.js';
+
+/** A test that `npm test` has only some seconds for. */
+interface LongTest {
   name: string;
-  /** In test/kernel; it takes --seconds and --seed. */
-  program: string;
   /** What it is about, for people. */
   about: string;
-  /** Its part of the time, compared with the others. */
-  weight: number;
-  /** Guests that share its time. */
-  cpus: readonly number[];
   /** Runs only on this kernel; undefined: on any. */
   kernel?: 'debug';
   /** More kernel parameters. */
   append?: string;
 }
+
+/** A program that can go on for as long as one likes, and where it does. */
+export interface TimedSuite extends LongTest {
+  /** In test/kernel; it takes --seconds and --seed. */
+  program: string;
+  /** Its part of the time, compared with the others. */
+  weight: number;
+  /** Guests that share its time. */
+  cpus: readonly number[];
+}
+
+/**
+ * Programs that come to an end when they have tried everything, each in guests whose clock counts
+ * instructions. They have no part in the time of the others and run only if they are asked for.
+ */
+export interface CompleteSuite extends LongTest {
+  programs: readonly string[];
+  /** What makes them try everything. */
+  argv: readonly string[];
+  isolation: readonly Isolation[];
+}
+
+export type Suite = TimedSuite | CompleteSuite;
 
 /** The suites, in the order in which they run. */
 export const suites: readonly Suite[] = [
@@ -61,13 +80,24 @@ export const suites: readonly Suite[] = [
     kernel: 'debug',
     append: 'kmemleak=on',
   },
+  {
+    name: 'sweep',
+    programs: ['sweep_tick', 'sweep_third', 'sweep_sender', 'sweep_receiver'],
+    about: 'something happens at every instruction of a call',
+    argv: ['--step', '1'],
+    isolation: ['mpk', 'none'],
+  },
 ];
 
 /** One guest, one program, and for how long. */
 export interface StressRun {
   suite: Suite;
+  program: string;
   cpus: number;
-  seconds: number;
+  icount: boolean;
+  isolation: Isolation;
+  /** Undefined: until it has tried everything. */
+  seconds?: number;
 }
 
 /** What a person can ask for. */
@@ -83,15 +113,34 @@ export interface Wanted {
  * guests.
  */
 export function planStress(all: readonly Suite[], wanted: Wanted): StressRun[] {
+  const { only, cpus: wantedCpus } = wanted;
   const chosen = all.filter(
     ({ name, kernel }) =>
-      (wanted.only === undefined || name === wanted.only) &&
-      (kernel === undefined || kernel === wanted.kernel),
+      (only === undefined || name === only) && (kernel === undefined || kernel === wanted.kernel),
   );
-  const weights = chosen.reduce((sum, { weight }) => sum + weight, 0);
-  return chosen.flatMap((suite) => {
-    const guests = wanted.cpus === undefined ? suite.cpus : [wanted.cpus];
-    const seconds = (wanted.minutes * 60 * suite.weight) / weights / guests.length;
-    return guests.map((cpus) => ({ suite, cpus, seconds: Math.max(1, Math.round(seconds)) }));
+  const timed = chosen.filter((suite) => 'weight' in suite);
+  const weights = timed.reduce((sum, { weight }) => sum + weight, 0);
+  const runs = timed.flatMap((suite) => {
+    const { program } = suite;
+    const guests = wantedCpus === undefined ? suite.cpus : [wantedCpus];
+    const share = (wanted.minutes * 60 * suite.weight) / weights / guests.length;
+    const seconds = Math.max(1, Math.round(share));
+    return guests.map((cpus): StressRun => ({
+      suite,
+      program,
+      cpus,
+      icount: false,
+      isolation: 'mpk',
+      seconds,
+    }));
   });
+  if (only === undefined || (wantedCpus ?? 1) !== 1) return runs;
+  const complete = chosen.filter((suite) => 'programs' in suite);
+  return runs.concat(
+    complete.flatMap((suite) =>
+      suite.programs.flatMap((program) =>
+        suite.isolation.map((isolation) => ({ suite, program, cpus: 1, icount: true, isolation })),
+      ),
+    ),
+  );
 }
