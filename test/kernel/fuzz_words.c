@@ -18,6 +18,7 @@
 #include "long_run.h"
 #include "memory.h"
 #include "random.h"
+#include "raw_syscall.h"
 #include <pthread.h>
 #include <sys/personality.h>
 #include <setjmp.h>
@@ -91,14 +92,6 @@ static void begin(void)
 	my_fs_bases[!!my_fs_bases[0]] = fs_base();
 }
 
-static long raw(long number)
-{
-	long ret;
-
-	asm volatile("syscall" : "=a"(ret) : "a"(number) : "rcx", "r11", "memory");
-	return ret;
-}
-
 /*
  * Code of this process runs with a FS base of its own: then it acts as itself.
  * (A hostile peer can have its registers put into a thread of its victim, as a
@@ -107,8 +100,8 @@ static long raw(long number)
 static void check_identity(const char *who)
 {
 	uint64_t fs = fs_base();
-	pid_t pid = raw(SYS_getpid);
-	uid_t uid = raw(SYS_getuid);
+	pid_t pid = raw(SYS_getpid, 0, 0, 0, 0);
+	uid_t uid = raw(SYS_getuid, 0, 0, 0, 0);
 
 	if ((pid == my_pid && uid == USER) || fs != fs_base() ||
 	    (fs != my_fs_bases[0] && fs != my_fs_bases[1]))
@@ -289,6 +282,9 @@ static bool is_code_address(int index)
 	       index == offsetof(struct rpal_control, return_ip) / 8;
 }
 
+/* One of the ways to write a word that are not special. */
+#define AS_A_WHOLE 7
+
 static void write_word(struct random *random, struct rpal_control *control)
 {
 	int index = board->mode == STATE_WORDS ?
@@ -298,7 +294,7 @@ static void write_word(struct random *random, struct rpal_control *control)
 	uint64_t value = forged_word(random);
 
 	remembered[random_below(random, 16)] = *word;
-	switch (is_code_address(index) ? 7 : random_below(random, 8)) {
+	switch (is_code_address(index) ? AS_A_WHOLE : random_below(random, 8)) {
 	case 0: /* The state, the flags or a part of the id. */
 		((volatile uint8_t *)word)[random_below(random, 8)] = value;
 		break;
@@ -406,7 +402,7 @@ static void call_by_hand(struct random *random, struct rpal_control *own)
 	asm volatile("wrfsbase %0" : : "r"(fs) : "memory");
 	switch (what) {
 	case 0:
-		raw(SYS_getpid);
+		raw(SYS_getpid, 0, 0, 0, 0);
 		break;
 	case 1:
 		asm volatile("ud2");

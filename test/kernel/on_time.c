@@ -5,6 +5,7 @@
  * is called without pause. By a clock that counts instructions, on one CPU: so
  * its task has to take the CPU from the caller's, and its context from the call.
  */
+#include "now.h"
 #include "two_services.h"
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -21,14 +22,6 @@ enum { NOTHING, RESTART, REPORT };
 struct report {
 	uint64_t expirations, late, latest_ns, echoes;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000UL + now.tv_nsec;
-}
 
 /* ---- The server: an event loop ------------------------------------------- */
 
@@ -111,7 +104,7 @@ static struct report ask(struct side *side, uint64_t what)
 
 static uint64_t echoes;
 
-/* One echo in a period: each is awaited before the next. */
+/* One echo in a period, each awaited before the next: the pause is the load. */
 static void *use_socket(void *arg)
 {
 	struct side *side = arg;
@@ -143,6 +136,7 @@ static int client(struct side *side, int argc, char **argv)
 	pthread_t thread;
 
 	ask(side, RESTART);
+	/* Without load: what is measured is this time. */
 	nanosleep(&rest, NULL);
 	idle = ask(side, REPORT);
 	is_on_time(&idle, "without load");

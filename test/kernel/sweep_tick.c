@@ -9,6 +9,7 @@
  * and the answer is right.
  */
 #include "loan_limit.h"
+#include "now.h"
 #include "sweep.h"
 
 static struct row rows[] = {
@@ -30,14 +31,6 @@ struct sweep {
 	long tick; /* its length in ns */
 	struct coverage coverage;
 };
-
-static long now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000L + now.tv_nsec;
-}
 
 static void sleep_until(long ns)
 {

@@ -4,9 +4,9 @@
  * Many who call one receiver all get to it: by a clock that counts instructions,
  * none makes less than half as many calls as another.
  */
+#include "now.h"
 #include "two_services.h"
 #include <pthread.h>
-#include <time.h>
 
 #define SENDERS	 24
 #define TIME_NS	 1500000000UL
@@ -19,14 +19,6 @@ static struct {
 	int error;
 } result[SENDERS];
 static int ready;
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000UL + now.tv_nsec;
-}
 
 static int answer(struct rpal_message *m)
 {
