@@ -47,6 +47,12 @@ export const guestNeeds: readonly HostNeed[] = [
   ...(process.getuid?.() === 0 ? [] : [{ package: 'uidmap', evidence: 'newuidmap' }]),
 ];
 
+/** What looks for faults in RPAL's kernel code without running it. */
+export const kernelCheckNeeds: readonly HostNeed[] = [
+  ...kernelNeeds,
+  { package: 'sparse', evidence: 'sparse' },
+];
+
 /** What searches the model of a call. */
 export const modelNeeds: readonly HostNeed[] = [
   { package: 'spin', evidence: 'spin' },

@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { cacheDirectory, cached } from './cache.js';
 import { contentKey, hashFile } from './content-hash.js';
 import { Failure } from './failure.js';
-import { ensureHostPackages, kernelNeeds } from './host-packages.js';
+import { ensureHostPackages, kernelCheckNeeds, kernelNeeds } from './host-packages.js';
 import { droppedOptions, parseKernelOptions } from './kernel-config.js';
 import { linuxSource, type LinuxSource } from './linux-source.js';
 import { loggedCommand } from './logged-command.js';
@@ -163,16 +163,16 @@ async function build({ flavour, directory, report, ...input }: Build): Promise<v
   await rm(tree, { recursive: true });
 }
 
-/** What the compiler says about RPAL's own files when it is asked to be strict (W=1). */
+/** What sparse, and the compiler when it is asked to be strict (W=1), say about RPAL's own files. */
 export async function kernelWarnings(): Promise<string[]> {
-  await ensureHostPackages(kernelNeeds);
+  await ensureHostPackages(kernelCheckNeeds);
   const source = await linuxSource();
   const series = await patchSeries();
   // Beside the source: the copy is one of hard links.
   const directory = await mkdtemp(join(cacheDirectory, 'warnings-'));
   const said: string[] = [];
   try {
-    await step(`RPAL in Linux ${source.version}, compiled with W=1`, async (report) => {
+    await step(`RPAL in Linux ${source.version}, with W=1 and sparse`, async (report) => {
       const { make } = await configuredTree(
         { source, series, fragments: fragmentsOf('normal', series), report },
         join(directory, 'tree'),
@@ -180,11 +180,18 @@ export async function kernelWarnings(): Promise<string[]> {
       );
       report('compiling');
       let compiled = 0;
-      await make(['W=1', 'arch/x86/rpal/'], (line) => {
+      let checked = 0;
+      await make(['W=1', 'C=2', 'arch/x86/rpal/'], (line) => {
         if (/^ {2}CC +arch\/x86\/rpal\//.test(line)) compiled++;
+        if (/^ {2}CHECK +.*arch\/x86\/rpal\//.test(line)) checked++;
         if (/\b(warning|error):/.test(line)) said.push(line);
       });
-      if (compiled === 0) throw new Failure('make W=1 arch/x86/rpal/ has compiled nothing.');
+      if (compiled === 0 || checked < compiled) {
+        throw new Failure(
+          `make W=1 C=2 arch/x86/rpal/ has compiled ${String(compiled)} files and checked ` +
+            `${String(checked)}; the log is kernel-warnings in the cache.`,
+        );
+      }
     });
   } finally {
     await rm(directory, { recursive: true });

@@ -46,7 +46,7 @@ program
   });
 program
   .command('warnings')
-  .description('compile arch/x86/rpal with W=1 and fail if the compiler warns')
+  .description('compile arch/x86/rpal with W=1, check it with sparse, and fail if one warns')
   .action(async () => {
     const warnings = await kernelWarnings();
     if (warnings.length > 0) throw new Failure(warnings.join('\n'));
