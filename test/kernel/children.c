@@ -6,6 +6,7 @@
  * Children work and are no services; parents go on.
  */
 #include "loan_limit.h"
+#include "receiver_state.h"
 #include "two_services.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -307,17 +308,10 @@ static void test_under_load(struct side *side, const struct rpal_target *other)
 	   caller.wrong);
 }
 
-/* Does the other receiver's context run on the task of our other thread? */
-static bool is_on_loan(const struct rpal_target *other)
-{
-	return (__atomic_load_n(&other->control->state, __ATOMIC_RELAXED) & 0xff) ==
-	       RPAL_STATE_ACTIVE;
-}
-
 static void test_on_loan(struct side *side, const struct rpal_target *other)
 {
 	struct rpal_message m;
-	int after = 0, total = 0;
+	int on_loan = 0, total = 0;
 	long wrong = 0;
 
 	for (enum way way = 0; way < WAYS; way++) {
@@ -327,12 +321,12 @@ static void test_on_loan(struct side *side, const struct rpal_target *other)
 			struct caller caller = { .target = other, .what = SPIN };
 
 			MUST(ask(&side->target, &m, GO, false, 0));
+			wait_until_parked(side->other, other->tid);
 			start_caller(&caller);
-			while (!is_on_loan(other))
-				sched_yield();
+			wait_until_called(side->other, other->tid);
 			failed[in_handler] = in_handler ? child_there(&side->target, way) :
 							  make_child(way);
-			after += is_on_loan(other);
+			on_loan += receiver_state(side->other, other->tid) == RPAL_STATE_ACTIVE;
 			MUST(ask(&side->target, &m, GO, true, 0));
 			pthread_join(caller.thread, NULL);
 			wrong += caller.wrong;
@@ -343,7 +337,7 @@ static void test_on_loan(struct side *side, const struct rpal_target *other)
 		   names[way], failed[0], failed[1]);
 	}
 	is(wrong, 0, "which goes on");
-	printf("# the loan had not ended meanwhile %d of %d times\n", after, total);
+	printf("# the loan had not ended meanwhile %d of %d times\n", on_loan, total);
 }
 
 /* A server dies, and something lives on in its memory. */

@@ -27,6 +27,13 @@ static inline unsigned int receiver_state(pid_t pid, uint32_t tid)
 	return receiver_word(pid, tid) & 0xff;
 }
 
+/* Waits until a receiver that nobody calls has parked. */
+static inline void wait_until_parked(pid_t pid, uint32_t tid)
+{
+	while (receiver_state(pid, tid) != RPAL_STATE_PARKED)
+		sched_yield();
+}
+
 /*
  * Waits until a receiver that was parked has been called. True: its context is
  * on loan; false: that has ended already, as it does after rpal_loan_limit_ms.

