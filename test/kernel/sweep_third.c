@@ -284,13 +284,13 @@ static void sweep_third(const struct row *row, const struct side *side)
 {
 	struct sweep all = { .row = row, .target = &side->target };
 	struct rpal_counters before, after;
-	struct try far;
+	struct try far = {};
 
 	board->fate = row->fate;
 	board->receiver = receiver_of(side);
 	board->foreign = 0;
-	for (int i = 0; i < 3; i++)
-		far = try_third(&all, 10000000, 0);
+	for (int i = 0; i < TRIES; i++)
+		take_least(&far, i, try_third(&all, 10000000, 0));
 	all.coverage = coverage_of(&far);
 	rpal_counters(&before);
 	sweep_row(&all.coverage, row, &(struct attempts){ attempt, &all });
