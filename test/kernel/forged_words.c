@@ -49,7 +49,7 @@ static struct word hear_order(int socket)
 
 struct release {
 	int socket;
-	uint32_t id;
+	uint32_t id, by; /* whom it releases; its own id */
 };
 
 static void *leave_when_told(void *arg)
@@ -57,6 +57,8 @@ static void *leave_when_told(void *arg)
 	struct release *release = arg;
 	int ret;
 
+	MUST(rpal_attach(RPAL_ROLE_SENDER));
+	__atomic_store_n(&release->by, rpal_tid(), __ATOMIC_SEQ_CST);
 	hear_order(release->socket);
 	ret = rpal_peer_release(release->id);
 	tell(release->socket, &ret, sizeof(ret));
@@ -98,8 +100,10 @@ static void server(char **argv)
 
 	introduce_receiver(&honest, roles);
 	introduce_receiver(&hostile, roles);
-	release = (struct release){ orders, hostile.peer.id };
+	release = (struct release){ .socket = orders, .id = hostile.peer.id };
 	pthread_create(&thread, NULL, leave_when_told, &release);
+	while (!__atomic_load_n(&release.by, __ATOMIC_SEQ_CST))
+		sched_yield();
 	epoll_ctl(epfd, EPOLL_CTL_ADD, events, &kernel);
 	MUST(rpal_call_event(&call));
 	for (;;) {
@@ -143,33 +147,66 @@ static void *do_nothing(void *tid)
 	return NULL;
 }
 
-/* Of the states that FORGE can name: who has what. */
-#define BY_THREAD (1UL << 63) /* by the thread that does nothing */
-#define BY_ITSELF (1UL << 62) /* of the server */
+static void *serve_nobody(void *tid)
+{
+	int epfd = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event event;
+
+	MUST(rpal_attach(RPAL_ROLE_RECEIVER));
+	__atomic_store_n((uint32_t *)tid, rpal_tid(), __ATOMIC_SEQ_CST);
+	for (;;)
+		rpal_epoll_wait(epfd, &event, 1, -1);
+	return NULL;
+}
+
+/* The thread with the control block behind that of the server's receiver. */
+static struct rpal_control *leaver_of(const struct side *server)
+{
+	return (void *)server->target.control + RPAL_CONTROL_STRIDE;
+}
+
+/* In a FORGE: who has the context, and whose it is if not the server's. */
+#define BY_THREAD  (1UL << 63) /* the thread that does nothing */
+#define BY_ITSELF  (1UL << 62) /* the server */
+#define BY_LEAVER  (1UL << 61) /* who releases the forger */
+#define OF_LEAVER  (1UL << 60)
+#define OF_FORGER  (1UL << 59) /* a receiver of its own */
 
 /* --hostile SOCKET ORDERS */
 static void hostile(char **argv)
 {
 	struct side side = become_peers(atoi(argv[2]));
 	int orders = atoi(argv[3]), done = 0;
-	uint32_t idle = 0;
-	pthread_t thread;
+	uint32_t idle = 0, receiver = 0;
+	struct rpal_control *own;
+	pthread_t threads[2];
 
 	meet_receiver(&side);
-	pthread_create(&thread, NULL, do_nothing, &idle);
-	while (!__atomic_load_n(&idle, __ATOMIC_SEQ_CST))
+	pthread_create(&threads[0], NULL, do_nothing, &idle);
+	pthread_create(&threads[1], NULL, serve_nobody, &receiver);
+	while (!__atomic_load_n(&idle, __ATOMIC_SEQ_CST) ||
+	       !__atomic_load_n(&receiver, __ATOMIC_SEQ_CST))
 		sched_yield();
+	own = (void *)own_control() + (RPAL_TID_INDEX(receiver) - RPAL_TID_INDEX(rpal_tid())) *
+					      RPAL_CONTROL_STRIDE;
 	for (;;) {
 		uint64_t value = hear_order(orders).value, by = 0;
+		struct rpal_control *of = side.target.control;
 
+		if (value & OF_LEAVER)
+			of = leaver_of(&side);
+		if (value & OF_FORGER)
+			of = own;
+		if (value & BY_LEAVER)
+			by = leaver_of(&side)->tid;
 		if (value & BY_THREAD)
 			by = idle;
 		if (value & BY_ITSELF)
 			by = side.target.tid;
 		/* It has parked: nothing else writes the word. */
-		while ((side.target.control->state & 0xff) == RPAL_STATE_RUN)
+		while (of != leaver_of(&side) && (of->state & 0xff) == RPAL_STATE_RUN)
 			sched_yield();
-		side.target.control->state = by << 32 | (value & 0xffff);
+		of->state = by << 32 | (value & 0xffff);
 		tell(orders, &done, sizeof(done));
 	}
 }
@@ -356,13 +393,24 @@ static void test_callers(void)
 
 static void test_release(void)
 {
-	start_working();
-	forge(RPAL_STATE_LENT | BY_THREAD);
-	order(&the_server, LEAVE, 0);
-	ok(answers(&the_server), "the server gets rid of a peer that is said to have borrowed it");
-	order(&the_client, CALL, 0);
-	ok(answers(&the_client) && answer_of(&the_client) == 0, "and serves the others");
-	end_all();
+	static const struct {
+		uint64_t word;
+		const char *what;
+	} forged[] = {
+		{ RPAL_STATE_LENT | BY_THREAD, "is said to have borrowed it" },
+		{ RPAL_STATE_LENT | OF_FORGER | BY_LEAVER, "is said to be borrowed by who does that" },
+		{ RPAL_STATE_ACTIVE | OF_LEAVER | BY_THREAD, "is said to have borrowed who does that" },
+	};
+
+	for (size_t i = 0; i < sizeof(forged) / sizeof(forged[0]); i++) {
+		start_working();
+		forge(forged[i].word);
+		order(&the_server, LEAVE, 0);
+		ok(answers(&the_server), "the server gets rid of a peer that %s", forged[i].what);
+		order(&the_client, CALL, 0);
+		ok(answers(&the_client) && answer_of(&the_client) == 0, "and serves the others");
+		end_all();
+	}
 }
 
 /*

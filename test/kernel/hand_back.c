@@ -202,20 +202,28 @@ static void test_signals_handled(struct side *side)
 	}
 }
 
-/* A server of its own, which dies of it. */
+#define ANSWER 0xa115e2ed
+
+/*
+ * A server of its own, which dies of it. It has answered through the kernel
+ * before that: the kernel uses the memory of an answer again.
+ */
 static void test_death(struct side *side, uint64_t what, int signal, const char *name)
 {
-	struct rpal_message m;
+	struct rpal_message m, earlier = { { INT80, 0, 0, 0, 0, ANSWER } };
 	struct side mortal;
 	int ret, status;
 	pid_t pid;
 
 	mortal = start_peer("--mortal", 0, NULL, &pid);
 	meet_receiver(&mortal);
+	for (int i = 0; i < 2; i++)
+		MUST(rpal_call(&mortal.target, &earlier, -1));
 	ask(&mortal, &m, ECHO, 1);
 	ret = ask(&mortal, &m, what, 0);
 	waitpid(pid, &status, 0);
 	ok(ret == -EOWNERDEAD, "%s in the handler: the client gets %s", name, strerror(-ret));
+	ok(m.word[5] != ANSWER, "and nothing of an earlier answer");
 	ok(signal ? WIFSIGNALED(status) && WTERMSIG(status) == signal
 		  : WIFEXITED(status) && WEXITSTATUS(status) == 3,
 	   "and the server died of it (status %x)", status);

@@ -18,6 +18,7 @@ enum {
 	ACCEPT,	     /* on word[1]; answers: descriptor */
 	PARKS,	     /* answers: how often the receiver has parked */
 	BUSY,	     /* says so on the socket, and waits until it is told to go on */
+	WAKE,	     /* the thread in word 1 */
 	LOSE_LEADER, /* the main thread ends, another is the receiver by then */
 };
 
@@ -66,6 +67,9 @@ static void obey(struct rpal_message *m)
 	case PARKS:
 		rpal_counters(&counters);
 		m->word[0] = counters.parks;
+		break;
+	case WAKE:
+		m->word[0] = result(ioctl(rpal_open(), RPAL_IOC_WAKE, m->word[1]));
 		break;
 	case BUSY:
 		tell(server_side->socket, "b", 1);
@@ -236,6 +240,7 @@ static void test_wake(struct side *side)
 	is(result(ioctl(device, RPAL_IOC_WAKE, 0)), -ESRCH, "nobody to wake");
 	is(result(ioctl(device, RPAL_IOC_WAKE, tid ^ 1 << 16)), -ESRCH, "an old thread id");
 	is(result(ioctl(device, RPAL_IOC_WAKE, (unsigned long)rpal_tid())), -ESRCH, "oneself");
+	is(ask(side, WAKE, rpal_tid()), -ESRCH, "a thread that only calls");
 
 	limit_loans(LONGEST_LOAN_LIMIT);
 	do {
