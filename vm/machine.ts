@@ -63,6 +63,14 @@ export function kernelParameters(machine: Machine): string {
 }
 
 /**
+ * How much translated code QEMU keeps; then it forgets all of it. A page that many services have run at
+ * addresses of their own has a translation for each. Once the page is used for data, QEMU goes through
+ * all of them at every store into it: with the 1 GiB that QEMU takes by itself, guests stood still for
+ * minutes after hundreds of services had come and gone, and their kernels reported RCU stalls.
+ */
+const translatedMiB = 128;
+
+/**
  * Arguments for qemu-system-x86_64. The kernel log goes to a file: QEMU writes it byte by byte, and
  * drops bytes when a pipe or socket is full (a Unix socket is after 278 of them).
  */
@@ -82,7 +90,7 @@ export function qemuArguments(machine: Machine): string[] {
     '-machine',
     'q35',
     '-accel',
-    kvm ? 'kvm' : `tcg,thread=${machine.icount ? 'single' : 'multi'}`,
+    kvm ? 'kvm' : `tcg,thread=${machine.icount ? 'single' : 'multi'},tb-size=${translatedMiB}`,
     '-cpu',
     `${kvm ? 'host' : 'max'},-la57`,
     '-smp',
