@@ -76,6 +76,7 @@ const broken: readonly Search[] = [
   { name: 'BREAK_NO_RECALL', with: ['RECEIVER_SIGNALS=1', 'RECALLED'] },
   { name: 'FAULT_DYING_RECEIVER', with: ['TICKS=1', 'KILLS=1'] },
   { name: 'FAULT_RELEASE_SKIPPED', with: ['SIGNALS=1', 'KILLS=1'] },
+  { name: 'FAULT_STALE_WORD', with: ['SIGNALS=1', 'TICKS=1', 'KILLS=1'] },
   { name: 'FAULT_CONTENDED_NOT_SET', with: ['SENDERS=2'] },
   { name: 'FAULT_UNBOUND_EARLY', with: ['UNLINKS=1', 'KILLED_UNLINKER'] },
   { name: 'FAULT_UNBOUND_BY_ANOTHER', with: ['UNLINKS=2', 'RELINK', 'CALLS=1'] },

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
+#include <sys/ioctl.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -142,27 +143,7 @@ static void test_pkeys(void)
 
 /* ---- Answers that nobody collects ------------------------------------------------ */
 
-#define ANSWERS 600
-
-/* The cache that they come from: memory of this size, charged to a cgroup. */
-#define ANSWERS_CACHE "kmalloc-cg-128"
-
-/* Objects in use. */
-static long objects(const char *cache)
-{
-	char line[256], name[64];
-	long active, sum = 0;
-	FILE *file;
-
-	shrink_slabs();
-	file = fopen("/proc/slabinfo", "r");
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "%63s %ld", name, &active) == 2 && strstr(name, cache))
-			sum += active;
-	if (file)
-		fclose(file);
-	return sum;
-}
+#define ANSWERS 200
 
 static int handle(struct rpal_message *m)
 {
@@ -181,8 +162,8 @@ static void leave_call(int signal)
 		siglongjmp(away, 1);
 }
 
-/* Calls that the caller leaves by a jump, so that their answers stay. */
-static int leave_calls(struct side *side, int most)
+/* Calls that the caller leaves by a jump, so that their answers stay. Their numbers. */
+static void leave_calls(struct side *side, uint64_t *numbers, int most)
 {
 	struct sigaction action = { .sa_handler = leave_call };
 	struct itimerval often = { { 0, 300 }, { 0, 300 } }, never = {};
@@ -203,27 +184,44 @@ static int leave_calls(struct side *side, int most)
 			in_call = false;
 			/* Or it was waiting for the server to be free. */
 			rpal_counters(&after);
-			left += after.handed_back > before.handed_back;
+			if (after.handed_back > before.handed_back)
+				numbers[left++] = own_control()->call_seq;
 		}
 	}
 	setitimer(ITIMER_REAL, &never, NULL);
-	return left;
+}
+
+/* Of a call that was left. */
+static long collect(uint64_t number, struct rpal_message *m)
+{
+	struct rpal_wait_reply wait = {
+		.seq = number,
+		.timeout_ns = -1,
+		.message = (uintptr_t)m,
+	};
+
+	return result(ioctl(rpal_open(), RPAL_IOC_WAIT_REPLY, &wait)) ?: (long)wait.status;
 }
 
 static void test_answers(struct side *side)
 {
 	struct rpal_message m = { { 1, 0, 5 } };
-	long none, some, many;
-	int left;
+	uint64_t numbers[ANSWERS];
+	int kept = 0, gone = 0, old = 0;
 
-	none = objects(ANSWERS_CACHE);
-	leave_calls(side, 100);
-	some = objects(ANSWERS_CACHE);
-	left = leave_calls(side, ANSWERS);
-	many = objects(ANSWERS_CACHE);
-	ok(some > none, "an answer is one of " ANSWERS_CACHE " (%ld more)", some - none);
-	ok(many - some < ANSWERS / 2, "%d answers that nobody collected are not kept (%ld more)",
-	   left, many - some);
+	leave_calls(side, numbers, ANSWERS);
+	for (int i = 0; i < ANSWERS; i++) {
+		struct rpal_message answer = {};
+		long ret = collect(numbers[i], &answer);
+
+		kept += !ret && answer.word[1] == ~0ULL;
+		/* Or the call was left just when it had its answer. */
+		gone += ret == -ENOENT;
+		old += !ret && i < ANSWERS / 2;
+	}
+	ok(kept > 0 && kept < ANSWERS / 2 && !old && kept + gone == ANSWERS,
+	   "of %d answers that nobody collected the newest are kept (%d)", ANSWERS, kept);
+	is(collect(numbers[ANSWERS - 1], &m), -ENOENT, "each can be had once");
 	ok(rpal_call(&side->target, &m, -1) == 0 && m.word[1] == ~5ULL, "and then a call works");
 }
 

@@ -101,6 +101,7 @@ byte reply[SENDERS * CALLS + 1];	/* of handed-back calls, by call */
 byte asleep[TASKS];
 
 bit notify[TASKS];		/* TIF_NOTIFY_SIGNAL, TIF_NOTIFY_RESUME */
+bit passed[2];			/* sender 0, since an unlinker has recalled it */
 bit sig[TASKS];
 bit killed[TASKS];
 bit ready, poked;		/* the receiver's file; it was told so */
@@ -228,8 +229,9 @@ inline pass_turn()
 #endif
 }
 
-inline wake_unlinkers()
+inline wake_loan_ends()
 {
+	wake(RECEIVER, LOAN_ENDS);
 	wake(UNLINKER, LOAN_ENDS);
 	wake(UNLINKER + 1, LOAN_ENDS)
 }
@@ -245,7 +247,7 @@ inline publish_parked()
 	contended = (nr_callers > 0);
 	wake_a_caller();
 #endif
-	wake_unlinkers()
+	wake_loan_ends()
 }
 
 /* rpal_run_word(): CONTENDED with RUN tells the receiver that senders wait. */
@@ -259,26 +261,44 @@ inline set_state_run()
 
 inline end_park(how)
 {
+	parked = 0;
 	back = how;
 	wake(RECEIVER, OWN);
-	wake_unlinkers()
+	wake_loan_ends()
 }
 
-inline release(s)
+#define LENT_TO(id)	(parked && state >= LENT && tid == (id))
+
+/* rpal_end_loan() */
+inline end_loan(s)
 {
 	if
-	:: parked && tid == s + 1 && state >= LENT ->
+	:: LENT_TO(s + 1) ->
+		assert(state != ACTIVE);	/* it would be lost */
 		if
 #ifndef BREAK_WANTED_UNSEEN
 		:: wanted ->
 			set_state_run();
-			parked = 0;
 			end_park(BACK_PARKED)
 #endif
 		:: else -> publish_parked()
 		fi
 	:: else
 	fi
+}
+
+inline take_back()
+{
+	atomic {
+		if
+		:: parked && state == PARKED ->
+			set_state_run();
+			end_park(BACK_PARKED)
+		:: parked && state >= LENT -> wanted = 1
+		:: parked && state == RUN -> assert(false)	/* lost */
+		:: else
+		fi
+	}
 }
 
 /* The receiver's answer to a call that was handed back, or that it is dead. */
@@ -375,7 +395,7 @@ inline settle(s)
 #endif
 			if
 			:: word == LENT ->
-				release(s);
+				end_loan(s);
 				if
 				:: cause == CAUSE_FAULT ->
 					resume_sender(s, S_OWNER_DEAD)
@@ -384,7 +404,7 @@ inline settle(s)
 			:: word == ACTIVE ->
 				hand_back(s)
 			:: word == RETURNING ->
-				release(s);
+				end_loan(s);
 				if
 				:: callee_returning[s] ->
 					resume_sender(s, S_DONE)
@@ -442,8 +462,7 @@ inline settle(s)
 inline hand_back(s)
 {
 	if
-	:: !fs[s] -> condemn()
-	:: fs[s] && parked && state == ACTIVE && tid == s + 1 ->
+	:: fs[s] && LENT_TO(s + 1) && state == ACTIVE ->
 		set_state_run();
 		parked = 0;
 		assert(!owes && reply[CALL(s)] == UNKNOWN);
@@ -451,7 +470,7 @@ inline hand_back(s)
 		reply[CALL(s)] = EXPECTED;
 		deposited = 1
 #ifndef FAULT_DYING_RECEIVER
-	:: fs[s] && dead -> without_receiver(s)
+	:: dead -> without_receiver(s)
 #endif
 	:: else -> condemn()
 	fi
@@ -465,7 +484,7 @@ inline finish(s)
 	found = registered[RECEIVER] && bound[s];
 	atomic {
 		if
-		:: found -> turn[s] = 0; release(s)
+		:: found -> turn[s] = 0; end_loan(s)
 		:: else
 		fi;
 		found = 0;
@@ -873,6 +892,12 @@ proctype sender(byte s)
 		atomic {
 			cause = 0;
 			notify[s] = 0;
+			/* The end of __rpal_exit_to_user() */
+			if
+			:: s == 0 -> passed[0] = 1; passed[1] = 1
+			:: else
+			fi;
+			wake_loan_ends();
 			if
 			:: killed[s] -> break
 			:: !killed[s] && sig[s] ->
@@ -905,7 +930,7 @@ proctype sender(byte s)
 	}
 	od;
 
-	/* leave() */
+	/* __rpal_leave_thread() */
 	atomic {
 		assert(!fs[s] && !sp[s] && !callee[s]);
 		registered[s] = 0;
@@ -921,9 +946,9 @@ proctype sender(byte s)
 		:: else
 		fi;
 		turn[s] = 0;
-		wake_unlinkers()
+		wake_loan_ends()
 	};
-	/* rpal_exit_mmap(): rpal_end_loans_to() has nothing to do. */
+	/* rpal_exit_mmap(): rpal_end_loan_to() has nothing to do. */
 	atomic {
 		mapped[s] = 0;
 		bound[s] = 0;
@@ -936,7 +961,7 @@ proctype sender(byte s)
  */
 proctype receiver()
 {
-	byte owed, word, who;
+	byte owed, who;
 	bit urgent;
 
 	do
@@ -1027,19 +1052,8 @@ proctype receiver()
 		   }
 		   fi
 		od;
-		/* take_back() */
-		atomic {
-			if
-			:: parked && state == PARKED ->
-				set_state_run();
-				parked = 0;
-				end_park(BACK_PARKED)
-			:: parked && state >= LENT -> wanted = 1
-			:: parked && state == RUN -> assert(false)	/* lost */
-			:: else
-			fi
-		};
-		/* wait_until_back() */
+		/* get_back() */
+		take_back();
 		do
 		:: atomic { back || urgent -> break }
 		:: atomic { !back && !urgent &&
@@ -1063,44 +1077,50 @@ proctype receiver()
 		      }
 		   fi
 		od;
-		if
-		:: urgent ->
-			/* recall() */
-			atomic {
-				urgent = 0;
-				word = state;
-				who = tid
-			};
+		urgent = 0;
+		do
+		:: atomic { back || killed[RECEIVER] -> break }
+		/* It is being deposited. */
+		:: atomic { !back && !killed[RECEIVER] && !parked ->
+			asleep[RECEIVER] = OWN
+		   };
+		   atomic { !asleep[RECEIVER] || killed[RECEIVER] ->
+			asleep[RECEIVER] = AWAKE
+		   }
+		:: atomic { !back && !killed[RECEIVER] && parked ->
+			/* Parked, but WANTED has kept it from that. */
+			assert(state != PARKED)
+		   };
+		   take_back();
+		   /* rpal_recall() */
+		   who = (state >= LENT -> tid : 0);
+		   atomic {
+			if
+			:: who && registered[who - 1] && bound[who - 1]
 #ifndef BREAK_NO_RECALL
-			atomic {
-				if
-				:: word >= LENT && registered[who - 1] &&
-				   bound[who - 1] ->
-					notify[who - 1] = 1
-				:: word >= LENT && !(registered[who - 1] &&
-				   bound[who - 1]) ->
-					/* rpal_end_stranded() */
-					assert(!(parked && state == word &&
-						 tid == who))
-				:: word < LENT
-				fi
-			};
+			   -> notify[who - 1] = 1
 #endif
-			atomic {
-				word = 0;
+			:: else ->
+				/* rpal_end_loan() */
+				assert(!who || !LENT_TO(who));
 				who = 0
-			};
-			do
-			:: atomic { back || killed[RECEIVER] -> break }
-			:: atomic { !back && !killed[RECEIVER] ->
-				asleep[RECEIVER] = OWN
-			   };
-			   atomic { !asleep[RECEIVER] || killed[RECEIVER] ->
-				asleep[RECEIVER] = AWAKE
-			   }
-			od
-		:: else
-		fi;
+			fi
+		   };
+		   do
+		   :: atomic { !who || !LENT_TO(who) || !registered[who - 1] ||
+			       killed[RECEIVER] ->
+			break
+		      }
+		   :: atomic { who && LENT_TO(who) && registered[who - 1] &&
+			       !killed[RECEIVER] ->
+			asleep[RECEIVER] = LOAN_ENDS
+		      };
+		      atomic { !asleep[RECEIVER] || killed[RECEIVER] ->
+			asleep[RECEIVER] = AWAKE
+		      }
+		   od;
+		   who = 0
+		od;
 		atomic {
 			if
 			:: killed[RECEIVER] -> break
@@ -1120,27 +1140,35 @@ proctype receiver()
 		}
 	od;
 
-	/* leave() */
+	/* __rpal_leave_thread() */
 	atomic {
 		ip[RECEIVER] = GONE;
-		registered[RECEIVER] = 0
-	};
-	atomic {
 		dead = 1;
 		parked = 0;
 		box_ip = 0;
 		box_reg = 0;
-		wake_callers();
-		wake_unlinkers()
+#ifdef FAULT_STALE_WORD
+	};
+	atomic {
+#endif
+		who = (state >= LENT -> tid : 0);
+		set_state_run();
+		contended = 0
 	};
 	atomic {
 		if
-		:: state >= LENT && registered[tid - 1] && bound[tid - 1] ->
-			notify[tid - 1] = 1
+		:: who && registered[who - 1] && bound[who - 1] ->
+			notify[who - 1] = 1
 		:: else
 		fi;
-		set_state_run();
-		contended = 0
+		who = 0
+	};
+	atomic {
+		registered[RECEIVER] = 0
+	};
+	atomic {
+		wake_loan_ends();
+		wake_callers()
 	};
 	atomic {
 		owed = owes;
@@ -1163,13 +1191,14 @@ proctype receiver()
  * RPAL_IOC_RELEASE: a third task parts the services of sender 0 and of the
  * receiver.
  */
-#define LENT_TO_0	(state >= LENT && !dead && tid == 1)
+#define LENT_TO_0	LENT_TO(1)
 #define LINKED		mapped[0]
 
+/* Linked again, sender 0 may have another loan: but it has passed a hook. */
 #ifdef FAULT_WAITS_THOUGH_LINKED
 #define SETTLED	(!LENT_TO_0 || !registered[0])
 #else
-#define SETTLED	(!LENT_TO_0 || !registered[0] || LINKED)
+#define SETTLED	(!LENT_TO_0 || !registered[0] || passed[me - UNLINKER])
 #endif
 
 #ifdef FAULT_UNBOUND_EARLY
@@ -1190,11 +1219,13 @@ proctype unlinker(byte me)
 		mapped[0] = 0;
 		parted = 1
 	};
-	/* rpal_settle_loans() */
+	/* rpal_settle_loan() */
 	lent = LENT_TO_0;
 	atomic {
 		if
-		:: lent && registered[0] -> notify[0] = 1
+		:: lent && registered[0] && bound[0] ->
+			passed[me - UNLINKER] = 0;
+			notify[0] = 1
 		:: else -> lent = 0
 		fi
 	};
@@ -1222,10 +1253,7 @@ proctype relinker()
 {
 	atomic { parted && !LINKED && registered[0] && registered[RECEIVER] ->
 		mapped[0] = 1;
-		bound[0] = 1;
-#ifndef FAULT_WAITS_THOUGH_LINKED
-		wake_unlinkers()
-#endif
+		bound[0] = 1
 	}
 }
 
