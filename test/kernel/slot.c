@@ -11,6 +11,7 @@
 #include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define GiB (1UL << 30)
@@ -450,6 +451,40 @@ static void test_fixed_image(void)
 	   "nor one in another slot");
 }
 
+/* A script is run by its interpreter: that is the program which can be marked. */
+static void test_marked_interpreter(int interpreter)
+{
+	char directory[] = "/tmp/rpal-slot-XXXXXX", number[16], count[16];
+	struct child child;
+	int sockets[2];
+	FILE *script;
+
+	/* Its name is the role, where the interpreter looks for one. */
+	if (!mkdtemp(directory) || chdir(directory))
+		bail_out(directory);
+	script = fopen("maps", "w");
+	if (!script)
+		bail_out("fopen");
+	fprintf(script, "#!/proc/self/fd/%d\n", dup(interpreter));
+	fchmod(fileno(script), 0700);
+	fclose(script);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
+		bail_out("socketpair");
+	child = (struct child){ .pid = vfork(), .socket = sockets[0] };
+	if (!child.pid) {
+		snprintf(number, sizeof(number), "%d", dup(sockets[1]));
+		snprintf(count, sizeof(count), "%d", tap_count);
+		execl("maps", "maps", number, count, NULL);
+		_exit(97);
+	}
+	close(sockets[1]);
+	ok(SLOT_OF(hear(child.socket)) - 1 < RPAL_ID_MAX - 1, "so is a script that it interprets");
+	outcome(&child);
+	unlink("maps");
+	if (chdir("/") || rmdir(directory))
+		bail_out(directory);
+}
+
 /* The ELF mark makes a service without any ioctl. */
 static void test_mark(void)
 {
@@ -467,6 +502,7 @@ static void test_mark(void)
 	child = spawn_file(marked, "maps", false);
 	ok(SLOT_OF(hear(child.socket)) - 1 < RPAL_ID_MAX - 1, "a marked program is a service");
 	outcome(&child);
+	test_marked_interpreter(marked);
 	child = spawn_file(exe, "maps", false);
 	ok(hear(child.socket) == 0, "without the mark it is none");
 	outcome(&child);
