@@ -27,6 +27,7 @@
 #define SELF_RECEIVER			8
 #define SELF_LENT			16
 #define SELF_SERVED			24
+#define SELF_PARKS			32
 
 /* What becomes of a call that the first attempt did not end with an answer. */
 #define RPAL_MODE_CALL			0

@@ -36,6 +36,7 @@ struct rpal_self {
 	struct rpal_control *sender, *receiver;
 	uint64_t lent;			/* state word of a receiver we claim */
 	uint64_t served;		/* calls taken or ended in user mode */
+	uint64_t parks;			/* in the kernel */
 
 	struct rpal_control *control;	/* NULL: not attached */
 	unsigned int roles;

@@ -167,7 +167,6 @@ park_until(struct rpal_self *self, int epfd, int64_t deadline)
 				park.timeout_ns = 0;
 		}
 		self->armed = deadline;
-		self->counters.parks++;
 	}
 	self->progress = NO_CALL;
 	ret = rpal_switch_park(self->control, &self->message, status, &park);

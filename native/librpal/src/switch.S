@@ -341,6 +341,8 @@ HIDDEN_ENTRY rpal_switch_park
 	jne	.Lpark
 	END_LOAN .Lend_loan
 .Lpark:
+	movq	rpal_self@gottpoff(%rip), %rax
+	incq	%fs:SELF_PARKS(%rax)
 	movl	rpal_device(%rip), %edi
 	movl	$RPAL_IOC_PARK, %esi
 	movq	%rcx, %rdx

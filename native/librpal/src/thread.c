@@ -39,6 +39,7 @@ CHECK_OFFSET(SELF_SENDER, rpal_self, sender);
 CHECK_OFFSET(SELF_RECEIVER, rpal_self, receiver);
 CHECK_OFFSET(SELF_LENT, rpal_self, lent);
 CHECK_OFFSET(SELF_SERVED, rpal_self, served);
+CHECK_OFFSET(SELF_PARKS, rpal_self, parks);
 _Static_assert(RPAL_CALLEE_RETURNING == 1ULL << 32, "switch.S sets a byte");
 _Static_assert(RPAL_IOC_PARK == 0x4020b848 && RPAL_IOC_FINISH == 0xb84b,
 	       "switch.S has its own copy of these");
@@ -155,5 +156,6 @@ int rpal_counters(struct rpal_counters *counters)
 	*counters = rpal_self.counters;
 	counters->calls = rpal_self.control->call_seq;
 	counters->served = rpal_self.served;
+	counters->parks = rpal_self.parks;
 	return 0;
 }
