@@ -28,7 +28,7 @@ export interface Kernel {
 /** Something about the configuration that changed what a build means; part of every key. */
 const recipe = '1';
 
-function fragmentsOf(flavour: KernelFlavour, series: PatchSeries): string[] {
+export function fragmentsOf(flavour: KernelFlavour, series: PatchSeries): string[] {
   const fragments = ['base'];
   // Until the series has its first patch there is no CONFIG_RPAL to ask for.
   if (flavour !== 'stock' && flavour !== 'without' && series.patches.length > 0) {
@@ -87,7 +87,7 @@ type Make = (targets: readonly string[], onLine?: (line: string) => void) => Pro
  * files, so the original stays as it is), patched and configured. The object directory lies inside
  * the tree: then kbuild uses relative paths, and ccache recognises files wherever the cache is.
  */
-async function configuredTree(
+export async function configuredTree(
   { source, series, fragments, report }: Omit<Build, 'flavour' | 'directory'>,
   tree: string,
   log: string,

@@ -12,7 +12,7 @@ import { doesNotApply, patchDirectory, patchSeries, seriesHashes } from './patch
 import { step, waitingFor } from './progress.js';
 
 /** Name that the first commit, the unpatched source, has in the tree. */
-const base = 'rpal-base';
+export const baseTag = 'rpal-base';
 
 /** The commits are for reading, not for a signature; who works in the tree uses an own identity. */
 const committer = ['-c', 'user.name=RPAL developers', '-c', 'user.email=rpal@localhost'];
@@ -72,7 +72,7 @@ export async function kernelTree(): Promise<string> {
           [...committer, 'commit', '--quiet', '--no-verify', '-m', `Linux ${source.version}`],
           options,
         );
-        await loggedCommand('git', ['tag', base], options);
+        await loggedCommand('git', ['tag', baseTag], options);
         for (const name of series.patches) {
           report(name);
           await loggedCommand(
@@ -115,7 +115,7 @@ export async function exportSeries(tree = treePath()): Promise<string[]> {
   if (!existsSync(join(tree, '.git'))) {
     throw new Failure(
       `There is no kernel tree at ${tree}. Make it with \`npm run kernel -- tree\`, or name ` +
-        `another git tree with --tree; its stock commit must be tagged ${base}.`,
+        `another git tree with --tree; its stock commit must be tagged ${baseTag}.`,
     );
   }
   const dirty = await git(tree, 'status', '--porcelain', '--untracked-files=no');
@@ -126,18 +126,18 @@ export async function exportSeries(tree = treePath()): Promise<string[]> {
     );
   }
   const version = await treeVersion(tree);
-  const merges = await git(tree, 'rev-list', '--merges', `${base}..HEAD`).catch(
+  const merges = await git(tree, 'rev-list', '--merges', `${baseTag}..HEAD`).catch(
     (cause: unknown) => {
       throw new Failure(
-        `${tree} has no tag ${base}. Put it on the commit with the stock source: ` +
-          `git -C ${tree} tag ${base} <commit>`,
+        `${tree} has no tag ${baseTag}. Put it on the commit with the stock source: ` +
+          `git -C ${tree} tag ${baseTag} <commit>`,
         1,
         { cause },
       );
     },
   );
   if (merges !== '') {
-    throw new Failure(`A series cannot have merges. Rebase ${tree} on ${base} first.`);
+    throw new Failure(`A series cannot have merges. Rebase ${tree} on ${baseTag} first.`);
   }
   // Where .git is a file, too: in a work tree of another repository.
   const { stdout: gitDirectory } = await execa('git', [
@@ -162,7 +162,7 @@ export async function exportSeries(tree = treePath()): Promise<string[]> {
     '--no-cover-letter',
     '--unified=3',
     `--output-directory=${directory}`,
-    `${base}..HEAD`,
+    `${baseTag}..HEAD`,
   ]);
   const names: string[] = [];
   for (const name of existsSync(directory) ? (await readdir(directory)).sort() : []) {

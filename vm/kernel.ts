@@ -3,6 +3,8 @@ import { endOnSignals } from './end-on-signals.js';
 import { Failure, runMain } from './failure.js';
 import { kernel, kernelWarnings, type KernelFlavour } from './kernel-build.js';
 import { kernelPackages } from './kernel-deb.js';
+import { countSeries, tooMany } from './kernel-lines.js';
+import { eachPatch } from './kernel-each.js';
 import { rpalSymbols } from './kernel-symbols.js';
 import { exportSeries, kernelTree } from './kernel-tree.js';
 
@@ -51,6 +53,22 @@ program
     const warnings = await kernelWarnings();
     if (warnings.length > 0) throw new Failure(warnings.join('\n'));
   });
+program
+  .command('lines')
+  .description('count the lines of code of that tree, and fail if they are too many for a reviewer')
+  .action(async () => {
+    const { own, hooks } = await countSeries();
+    process.stdout.write(
+      `${String(own + hooks)} lines of code: ${String(own)} in files of RPAL, ` +
+        `${String(hooks)} in files of others\n`,
+    );
+    const wrong = tooMany({ own, hooks });
+    if (wrong.length > 0) throw new Failure(wrong.join('\n'));
+  });
+program
+  .command('each')
+  .description('build and boot the kernel as it is after each of the patches')
+  .action(() => eachPatch((patch) => process.stdout.write(`${patch}\n`)));
 program
   .command('tree')
   .description('make a git tree of the patched source to work in, and print its path')
