@@ -89,6 +89,37 @@ static int wait_parked(const struct rpal_self *self,
 	return ret == -EINTR ? 0 : ret;
 }
 
+/* How often to look before sleeping: for about as long as a sleep takes. */
+#define LOOKS 100
+
+/*
+ * Is the receiver free soon? A call that has it may be about to end on another
+ * CPU. Not if it runs in its own task, and not if others wait for it, who would
+ * be passed over, unless this is our @turn. Sets what to claim it with.
+ */
+static bool parked_soon(const struct rpal_target *target, bool turn,
+			uint64_t *flags)
+{
+	for (int looks = rpal_smp ? LOOKS : 0; looks; looks--) {
+		uint64_t word;
+
+		*flags = 0;
+		/* Then the next claim says what is wrong. */
+		if (rpal_read_peer(target->service, 0, &word,
+				   &target->control->state, sizeof(word)))
+			return true;
+		if (turn)
+			*flags = word & RPAL_FLAG_CONTENDED;
+		if (word == (target->parked | *flags))
+			return true;
+		if ((word & 0xff) < RPAL_STATE_LENT ||
+		    word & (RPAL_FLAG_WANTED | RPAL_FLAG_CONTENDED) & ~*flags)
+			return false;
+		__builtin_ia32_pause();
+	}
+	return false;
+}
+
 int rpal_interruptible(int (*interrupted)(void *data), void *data)
 {
 	struct rpal_self *self = &rpal_self;
@@ -111,7 +142,9 @@ int rpal_call_slowly(const struct rpal_target *target,
 	struct rpal_self *self = &rpal_self;
 	int64_t deadline = timeout_ms < 0 ? -1 :
 			   rpal_now() + timeout_ms * 1000000LL;
-	int error;
+	int tries = CALLS_IN_A_ROW, error;
+	bool turn = false;
+	uint64_t flags;
 
 	/* Oneself is never parked while one runs. */
 	if (target->control == self->control)
@@ -129,6 +162,10 @@ int rpal_call_slowly(const struct rpal_target *target,
 			self->counters.retries++;
 			break;
 		case -EBUSY:
+			if (tries-- > 0 && parked_soon(target, turn, &flags)) {
+				ret = rpal_switch_call(target, message, flags);
+				continue;
+			}
 			/* Parked, but others wait for it, too? */
 			if (self->in_a_row < CALLS_IN_A_ROW) {
 				self->in_a_row++;
@@ -144,6 +181,7 @@ int rpal_call_slowly(const struct rpal_target *target,
 			if (error)
 				return error;
 			self->in_a_row = 0;
+			turn = true;
 			break;
 		default:
 			return ret;

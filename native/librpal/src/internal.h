@@ -14,6 +14,8 @@
 extern int rpal_device __attribute__((visibility("hidden")));
 /* This service, valid while rpal_device is. */
 extern struct rpal_info rpal_own __attribute__((visibility("hidden")));
+/* There was more than one CPU when the device was opened. */
+extern bool rpal_smp __attribute__((visibility("hidden")));
 
 /* ioctl(2) on the device; a negative errno on failure, errno untouched. */
 long rpal_ioctl(unsigned long command, const void *arg)

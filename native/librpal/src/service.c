@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 
 int rpal_device = -1;
 struct rpal_info rpal_own;
+bool rpal_smp;
 /* By service id, of those that were requested. */
 static uint8_t known_pkeys[RPAL_ID_MAX + 1];
 
@@ -123,6 +125,7 @@ int rpal_open(void)
 	if (!forks_watched)
 		pthread_atfork(NULL, NULL, forget_after_fork);
 	forks_watched = true;
+	rpal_smp = get_nprocs() > 1;
 	rpal_device = ret;
 unlock:
 	pthread_mutex_unlock(&open_mutex);
