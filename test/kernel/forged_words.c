@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <sys/personality.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 
 /* How long is for ever? The kernel looks again after one second. */
 #define FOR_EVER 30000
@@ -147,6 +148,19 @@ static void *do_nothing(void *tid)
 	return NULL;
 }
 
+/* Nothing but SIGKILL ends its wait. */
+static void *wait_for_child(void *tid)
+{
+	MUST(rpal_attach(RPAL_ROLE_SENDER));
+	__atomic_store_n((uint32_t *)tid, rpal_tid(), __ATOMIC_SEQ_CST);
+	if (!vfork()) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	return NULL;
+}
+
 static void *serve_nobody(void *tid)
 {
 	int epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -171,21 +185,24 @@ static struct rpal_control *leaver_of(const struct side *server)
 #define BY_LEAVER  (1UL << 61) /* who releases the forger */
 #define OF_LEAVER  (1UL << 60)
 #define OF_FORGER  (1UL << 59) /* a receiver of its own */
+#define BY_PARENT  (1UL << 58) /* the thread that waits for its child */
 
 /* --hostile SOCKET ORDERS */
 static void hostile(char **argv)
 {
 	struct side side = become_peers(atoi(argv[2]));
 	int orders = atoi(argv[3]), done = 0;
-	uint32_t idle = 0, receiver = 0;
+	uint32_t idle = 0, receiver = 0, parent = 0;
 	struct rpal_control *own;
-	pthread_t threads[2];
+	pthread_t threads[3];
 
 	meet_receiver(&side);
 	pthread_create(&threads[0], NULL, do_nothing, &idle);
 	pthread_create(&threads[1], NULL, serve_nobody, &receiver);
+	pthread_create(&threads[2], NULL, wait_for_child, &parent);
 	while (!__atomic_load_n(&idle, __ATOMIC_SEQ_CST) ||
-	       !__atomic_load_n(&receiver, __ATOMIC_SEQ_CST))
+	       !__atomic_load_n(&receiver, __ATOMIC_SEQ_CST) ||
+	       !__atomic_load_n(&parent, __ATOMIC_SEQ_CST))
 		sched_yield();
 	own = (void *)own_control() + (RPAL_TID_INDEX(receiver) - RPAL_TID_INDEX(rpal_tid())) *
 					      RPAL_CONTROL_STRIDE;
@@ -201,6 +218,8 @@ static void hostile(char **argv)
 			by = leaver_of(&side)->tid;
 		if (value & BY_THREAD)
 			by = idle;
+		if (value & BY_PARENT)
+			by = parent;
 		if (value & BY_ITSELF)
 			by = side.target.tid;
 		/* It has parked: nothing else writes the word. */
@@ -338,6 +357,7 @@ static void test_events(void)
 		const char *what;
 	} forged[] = {
 		{ RPAL_STATE_LENT | BY_THREAD, "lent" },
+		{ RPAL_STATE_LENT | BY_PARENT, "lent to who waits for its child" },
 		{ RPAL_STATE_ACTIVE | BY_THREAD, "running" },
 		{ RPAL_STATE_RETURNING | BY_THREAD, "on its way back" },
 		{ RPAL_STATE_LENT | RPAL_FLAG_WANTED | BY_THREAD, "lent and wanted" },
@@ -398,6 +418,7 @@ static void test_release(void)
 		const char *what;
 	} forged[] = {
 		{ RPAL_STATE_LENT | BY_THREAD, "is said to have borrowed it" },
+		{ RPAL_STATE_LENT | BY_PARENT, "is said to have borrowed it and waits for a child" },
 		{ RPAL_STATE_LENT | OF_FORGER | BY_LEAVER, "is said to be borrowed by who does that" },
 		{ RPAL_STATE_ACTIVE | OF_LEAVER | BY_THREAD, "is said to have borrowed who does that" },
 	};

@@ -86,7 +86,7 @@ static int wait_parked(const struct rpal_self *self,
 	ret = rpal_ioctl(RPAL_IOC_WAIT_PARKED, &wait);
 	if (ret == -ESRCH)
 		return -EOWNERDEAD;
-	return ret == -EINTR ? 0 : ret;
+	return ret;
 }
 
 /* How often to look before sleeping: for about as long as a sleep takes. */
@@ -178,10 +178,12 @@ int rpal_call_slowly(const struct rpal_target *target,
 			error = wait_parked(self, target, deadline,
 					    self->in_a_row < CALLS_IN_A_ROW ?
 						    0 : RPAL_WAIT_TURN);
-			if (error)
+			if (error && error != -EINTR)
 				return error;
-			self->in_a_row = 0;
-			turn = true;
+			/* Who was interrupted has passed its turn on. */
+			turn = !error;
+			if (turn)
+				self->in_a_row = 0;
 			break;
 		default:
 			return ret;
