@@ -160,7 +160,8 @@ RPAL_API int rpal_target_init(struct rpal_target *target, uint32_t tid,
  * answers or needs the kernel. Not to be called from a signal handler.
  * Return: the status given by the receiver (>= 0: 0 or RPAL_PENDING, or < 0:
  * an errno of its choice); -EOWNERDEAD the receiver died or its service went
- * away, -ETIMEDOUT, -ESRCH no such receiver, -EPERM this thread is no sender,
+ * away, -ETIMEDOUT, -ENOENT a peer wrote over the number of the call, so that
+ * its answer cannot be found, -EPERM this thread is no sender,
  * -EDEADLK a call to oneself, or to a thread that waits, directly or through
  * others, for the answer of the calling one; -ECANCELED, see
  * rpal_interruptible().
@@ -239,8 +240,9 @@ RPAL_API int rpal_reply(int status, const struct rpal_message *message);
  * @peer: service id
  * @pkey: its protection key; opened for the copy only
  *
- * Own thread. Return: 0; -EFAULT some of the peer's memory is not there,
- * -EOWNERDEAD the peer is gone. A partial copy may have happened.
+ * Own thread. Return: 0; -EFAULT some of the peer's memory is not there, or the
+ * peer is gone; -EPERM this thread is not attached. A partial copy may have
+ * happened.
  */
 RPAL_API int rpal_read_peer(uint32_t peer, uint32_t pkey, void *to,
 			    const void *from, size_t bytes);
