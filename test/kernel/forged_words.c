@@ -28,6 +28,7 @@ struct party {
 /* What they are told to do. Each answers with one int when it is done. */
 enum order {
 	FORGE, /* hostile: value becomes the server's state word */
+	STEAL, /* hostile: register a thread with the server's FS base */
 	CALL,  /* client: one call, without a deadline */
 	LEAVE, /* server: release the hostile peer; client: be no sender any more */
 };
@@ -173,6 +174,38 @@ static void *serve_nobody(void *tid)
 	return NULL;
 }
 
+/*
+ * From then on the kernel would take the server's context for this thread's.
+ * Without a word of TLS until its own FS base is back.
+ */
+static long register_as(uint64_t fs_base)
+{
+	struct rpal_register request = { .roles = RPAL_ROLE_SENDER };
+	uint64_t own;
+	long ret, device = open("/dev/rpal", O_RDWR | O_CLOEXEC);
+
+	asm volatile("rdfsbase %[own]\n\t"
+		     "wrfsbase %[theirs]\n\t"
+		     "syscall\n\t"
+		     "wrfsbase %[own]"
+		     : "=a"(ret), [own] "=&r"(own)
+		     : "a"(SYS_ioctl), "D"(device), "S"(RPAL_IOC_REGISTER), "d"(&request),
+		       [theirs] "r"(fs_base)
+		     : "rcx", "r11", "memory");
+	close(device);
+	return ret;
+}
+
+static void *steal_fs_base(void *arg)
+{
+	struct side *side = arg;
+
+	/* The area of rseq has to go, and librpal knows how. */
+	MUST(rpal_attach(RPAL_ROLE_SENDER));
+	MUST(rpal_detach());
+	return (void *)register_as(side->target.control->fs_base);
+}
+
 /* The thread with the control block behind that of the server's receiver. */
 static struct rpal_control *leaver_of(const struct side *server)
 {
@@ -207,9 +240,19 @@ static void hostile(char **argv)
 	own = (void *)own_control() + (RPAL_TID_INDEX(receiver) - RPAL_TID_INDEX(rpal_tid())) *
 					      RPAL_CONTROL_STRIDE;
 	for (;;) {
-		uint64_t value = hear_order(orders).value, by = 0;
 		struct rpal_control *of = side.target.control;
+		struct word word = hear_order(orders);
+		uint64_t value = word.value, by = 0;
 
+		if (word.order == STEAL) {
+			void *ret;
+
+			pthread_create(&threads[0], NULL, steal_fs_base, &side);
+			pthread_join(threads[0], &ret);
+			done = (long)ret;
+			tell(orders, &done, sizeof(done));
+			continue;
+		}
 		if (value & OF_LEAVER)
 			of = leaver_of(&side);
 		if (value & OF_FORGER)
@@ -464,6 +507,14 @@ static void test_impostor(void)
 	server_roles = RPAL_ROLE_RECEIVER;
 }
 
+static void test_stolen_fs_base(void)
+{
+	start_working();
+	order(&the_forger, STEAL, 0);
+	is(answer_of(&the_forger), -EINVAL, "nobody registers with a peer's FS base");
+	end_all();
+}
+
 int main(int argc, char **argv)
 {
 	int tasks, log;
@@ -487,6 +538,7 @@ int main(int argc, char **argv)
 	test_callers();
 	test_release();
 	test_impostor();
+	test_stolen_fs_base();
 	tasks_are_gone(tasks);
 	ids_are_free(PKEYS);
 	exception_trace("1");

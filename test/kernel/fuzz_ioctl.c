@@ -101,6 +101,7 @@ struct board {
 	uint64_t operations, faults, loans, links;
 	uint64_t strange; /* how often something went wrong, and what at first */
 	char what[160];
+	pid_t acted_as[2]; /* who, as whom: code without a FS base of its own can say no more */
 	int foreign_device; /* of nobody: opened by the test */
 };
 
@@ -202,6 +203,8 @@ static void check_identity(void)
 
 	if (!memcmp(&now, &identity, sizeof(now)))
 		return;
+	board->acted_as[0] = identity.pid;
+	board->acted_as[1] = now.pid;
 	report_strange("pid %d uid %u/%u/%u caps %x acts as pid %d uid %u/%u/%u caps %x",
 		       identity.pid, identity.real, identity.effective, identity.saved,
 		       identity.caps[0].effective, now.pid, now.real, now.effective, now.saved,
@@ -1121,8 +1124,9 @@ int main(int argc, char **argv)
 	check_coverage(&run);
 	bystanders_noticed_nothing();
 	if (!ok(!board->strange, "nothing undocumented happened, and nobody acted as another"))
-		printf("# %llu times, first: %s\n", (unsigned long long)board->strange,
-		       board->what);
+		printf("# %llu times, first: %s; the last who acted as another: %d as %d\n",
+		       (unsigned long long)board->strange, board->what, board->acted_as[0],
+		       board->acted_as[1]);
 	tasks_are_gone(tasks);
 	ids_are_free(3 * PKEYS);
 	/* They differ in what they make the kernel cache. */
