@@ -37,6 +37,8 @@ static inline void map_bystanders(int fd)
 		die("mmap", errno);
 }
 
+static int start_error; /* errno of who exits with more than 94: it shares the memory until then */
+
 /* Executes this program as a service or not, in a process group of its own. */
 static inline pid_t start_as(bool service, uid_t user, char **args)
 {
@@ -54,6 +56,7 @@ static inline pid_t start_as(bool service, uid_t user, char **args)
 	if (service && rpal_exec_service())
 		_exit(96);
 	execv("/proc/self/exe", args);
+	start_error = errno;
 	_exit(97);
 }
 
