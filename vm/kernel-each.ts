@@ -17,14 +17,14 @@ import { repository } from './repository.js';
 export async function eachPatch(onGood: (patch: string) => void): Promise<void> {
   const source = await linuxSource();
   const series = await patchSeries();
-  const upTo = (last: number) => ({ ...series, patches: series.patches.slice(0, last) });
+  const first = { ...series, patches: series.patches.slice(0, 1) };
   // Beside the source: the copy is one of hard links.
   const directory = await mkdtemp(join(cacheDirectory, 'each-'));
   const tree = join(directory, 'tree');
   try {
     const { objects, make } = await step(`Linux ${source.version} with the first patch`, (report) =>
       configuredTree(
-        { source, series: upTo(1), fragments: fragmentsOf('normal', series), report },
+        { source, series: first, fragments: fragmentsOf('normal', series), report },
         tree,
         'kernel-each',
       ),

@@ -84,9 +84,7 @@ static int wait_parked(const struct rpal_self *self,
 	if (given_up(self))
 		return -ECANCELED;
 	ret = rpal_ioctl(RPAL_IOC_WAIT_PARKED, &wait);
-	if (ret == -ESRCH)
-		return -EOWNERDEAD;
-	return ret;
+	return ret == -ESRCH ? -EOWNERDEAD : ret;
 }
 
 /* How often to look before sleeping: for about as long as a sleep takes. */
