@@ -360,14 +360,17 @@ static int wait_for_stop(pid_t pid)
 	return waitpid(pid, &status, __WALL) == pid ? status : -1;
 }
 
-/* Stops, looks, steps, goes. The signals that it gets meanwhile arrive. */
-static void trace(struct random *random, pid_t pid)
+/*
+ * Stops, looks, steps, goes. The signals that it gets meanwhile arrive. Returns
+ * how often it has stopped.
+ */
+static int trace(struct random *random, pid_t pid)
 {
 	int signal = 0, status, steps = random_below(random, one_in(random, 4) ? 300 : 6);
 
 	if (ptrace(PTRACE_SEIZE, pid, 0, 0)) {
 		is_wrong("PTRACE_SEIZE: %s", strerror(errno));
-		return;
+		return 0;
 	}
 	pause_at_random(random, 500);
 	ptrace(PTRACE_INTERRUPT, pid, 0, 0);
@@ -378,7 +381,7 @@ static void trace(struct random *random, pid_t pid)
 		status = wait_for_stop(pid);
 		if (!WIFSTOPPED(status)) {
 			is_wrong("a traced process ended with %x", status);
-			return;
+			return i;
 		}
 		/* Stops of the tracer's own making are no signals. */
 		signal = status >> 16 || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
@@ -389,12 +392,15 @@ static void trace(struct random *random, pid_t pid)
 	}
 	if (ptrace(PTRACE_DETACH, pid, 0, signal))
 		is_wrong("PTRACE_DETACH: %s", strerror(errno));
+	return steps + 1;
 }
 
-static void act(struct random *random, struct pair *pair, int index, enum action action)
+/* Returns how often the victim was disturbed: signals and stops come in series. */
+static int act(struct random *random, struct pair *pair, int index, enum action action)
 {
 	pid_t victim = action % 2 && action != EXEC_C ? pair->client : pair->server;
 	bool epoll = one_in(random, 2);
+	int signals;
 
 	switch (action) {
 	case KILL_S:
@@ -432,16 +438,16 @@ static void act(struct random *random, struct pair *pair, int index, enum action
 		break;
 	case SIGNAL_S:
 	case SIGNAL_C:
-		for (int i = random_below(random, 5); i >= 0; i--) {
+		signals = 1 + random_below(random, 5);
+		for (int i = 0; i < signals; i++) {
 			syscall(SYS_tgkill, victim, victim, SIGUSR1);
 			pause_at_random(random, 100);
 		}
-		break;
+		return signals;
 	case TRACE_S:
 	case TRACE_C:
 		pair->board->traced[action == TRACE_C] = true;
-		trace(random, victim);
-		break;
+		return trace(random, victim);
 	case FORK_S:
 	case FORK_C:
 		syscall(SYS_tgkill, victim, victim, SIGUSR2);
@@ -449,6 +455,7 @@ static void act(struct random *random, struct pair *pair, int index, enum action
 	default:
 		break;
 	}
+	return 1;
 }
 
 static void check_progress(struct pair *pair)
@@ -461,7 +468,7 @@ static void check_progress(struct pair *pair)
 	}
 }
 
-/* Half of all actions kill somebody. */
+/* More than half of all actions kill somebody. */
 static enum action some_action(struct random *random)
 {
 	static const enum action kills[] = { KILL_S, KILL_C, CRASH_S, CRASH_C };
@@ -474,16 +481,17 @@ static unsigned long disturb(struct pair *pairs, struct long_run *run, uint64_t 
 {
 	struct random random = random_stream(run->seed, stream);
 	unsigned long total = 0;
+	int times;
 
 	while (!board->wrong && goes_on_after(run, total)) {
 		int index = random_below(&random, PAIRS);
 		enum action action = some_action(&random);
 
 		pause_at_random(&random, 1500);
-		act(&random, &pairs[index], index, action);
+		times = act(&random, &pairs[index], index, action);
 		check_progress(&pairs[index]);
-		counts[action]++;
-		total++;
+		counts[action] += times;
+		total += times;
 	}
 	return total;
 }
