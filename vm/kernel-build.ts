@@ -168,14 +168,12 @@ export async function kernelWarnings(): Promise<string[]> {
   await ensureHostPackages(kernelCheckNeeds);
   const source = await linuxSource();
   const series = await patchSeries();
-  // Beside the source: the copy is one of hard links.
-  const directory = await mkdtemp(join(cacheDirectory, 'warnings-'));
   const said: string[] = [];
-  try {
+  await inScratchTree('warnings', async (tree) => {
     await step(`RPAL in Linux ${source.version}, with W=1 and sparse`, async (report) => {
       const { make } = await configuredTree(
         { source, series, fragments: fragmentsOf('normal', series), report },
-        join(directory, 'tree'),
+        tree,
         'kernel-warnings',
       );
       report('compiling');
@@ -193,10 +191,22 @@ export async function kernelWarnings(): Promise<string[]> {
         );
       }
     });
+  });
+  return said;
+}
+
+/** Gives @use the path of a tree that is not there yet, and removes what it has made there. */
+export async function inScratchTree(
+  name: string,
+  use: (tree: string) => Promise<void>,
+): Promise<void> {
+  // Beside the source: the copy is one of hard links.
+  const directory = await mkdtemp(join(cacheDirectory, `${name}-`));
+  try {
+    await use(join(directory, 'tree'));
   } finally {
     await rm(directory, { recursive: true });
   }
-  return said;
 }
 
 /** Copies a tree with hard links where the file system allows it. */

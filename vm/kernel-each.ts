@@ -1,10 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cacheDirectory } from './cache.js';
 import { Failure } from './failure.js';
 import { defaultGuest, failureOf, Guest } from './guest.js';
 import { guestEnvironment } from './guest-environment.js';
-import { configuredTree, fragmentsOf } from './kernel-build.js';
+import { configuredTree, fragmentsOf, inScratchTree } from './kernel-build.js';
 import { linuxSource } from './linux-source.js';
 import { applySeries, patchSeries } from './patch-series.js';
 import { step } from './progress.js';
@@ -18,10 +16,7 @@ export async function eachPatch(onGood: (patch: string) => void): Promise<void> 
   const source = await linuxSource();
   const series = await patchSeries();
   const first = { ...series, patches: series.patches.slice(0, 1) };
-  // Beside the source: the copy is one of hard links.
-  const directory = await mkdtemp(join(cacheDirectory, 'each-'));
-  const tree = join(directory, 'tree');
-  try {
+  await inScratchTree('each', async (tree) => {
     const { objects, make } = await step(`Linux ${source.version} with the first patch`, (report) =>
       configuredTree(
         { source, series: first, fragments: fragmentsOf('normal', series), report },
@@ -43,9 +38,7 @@ export async function eachPatch(onGood: (patch: string) => void): Promise<void> 
       });
       onGood(patch);
     }
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  });
 }
 
 /** /dev/rpal is there from the first patch on. */

@@ -150,14 +150,14 @@ int rpal_call_slowly(const struct rpal_target *target,
 	for (;;) {
 		switch (ret) {
 		case -EINPROGRESS:
-			self->counters.handed_back++;
+			self->handed_back++;
 			if (mode == RPAL_MODE_CALL)
 				return wait_reply(self, message, deadline);
 			/* Who does not wait says so: the kernel drops it. */
 			wait_reply(self, message, 0);
 			return ret;
 		case -EAGAIN:
-			self->counters.retries++;
+			self->retries++;
 			break;
 		case -EBUSY:
 			if (tries-- > 0 && parked_soon(target, turn, &flags)) {
@@ -172,7 +172,7 @@ int rpal_call_slowly(const struct rpal_target *target,
 				if (ret != -EBUSY)
 					continue;
 			}
-			self->counters.waits++;
+			self->waits++;
 			error = wait_parked(self, target, deadline,
 					    self->in_a_row < CALLS_IN_A_ROW ?
 						    0 : RPAL_WAIT_TURN);
@@ -223,7 +223,7 @@ int rpal_notify(const struct rpal_target *target)
 	for (;;) {
 		ret = rpal_switch_notify(target, &nothing, flags);
 		if (ret == -EAGAIN)
-			self->counters.retries++;
+			self->retries++;
 		else if (ret == -EBUSY && !flags)
 			flags = RPAL_FLAG_CONTENDED;
 		else
@@ -231,7 +231,7 @@ int rpal_notify(const struct rpal_target *target)
 	}
 	switch (ret) {
 	case -EINPROGRESS:
-		self->counters.handed_back++;
+		self->handed_back++;
 		wait_reply(self, &nothing, 0);
 		return ret;
 	case -EBUSY:

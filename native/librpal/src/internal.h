@@ -42,7 +42,8 @@ struct rpal_self {
 
 	struct rpal_control *control;	/* NULL: not attached */
 	unsigned int roles;
-	struct rpal_counters counters;
+	/* See struct rpal_counters. */
+	uint64_t handed_back, retries, waits;
 
 	/* Sender: see rpal_interruptible(). */
 	int (*interrupted)(void *data);

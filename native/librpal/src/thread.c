@@ -153,9 +153,13 @@ int rpal_counters(struct rpal_counters *counters)
 {
 	if (!rpal_self.control)
 		return -EPERM;
-	*counters = rpal_self.counters;
-	counters->calls = rpal_self.control->call_seq;
-	counters->served = rpal_self.served;
-	counters->parks = rpal_self.parks;
+	*counters = (struct rpal_counters){
+		.calls = rpal_self.control->call_seq,
+		.handed_back = rpal_self.handed_back,
+		.retries = rpal_self.retries,
+		.waits = rpal_self.waits,
+		.served = rpal_self.served,
+		.parks = rpal_self.parks,
+	};
 	return 0;
 }
