@@ -55,6 +55,9 @@ export function kernelParameters(machine: Machine): string {
     // Without it the kernel may distrust the emulated TSC, and reading the time becomes a system
     // call: then no event loop can be free of them.
     'tsc=reliable',
+    // It waits 10 ticks of its own clock for interrupts, and panics without: on a busy host QEMU has
+    // not had a turn until then.
+    'no_timer_check',
     'random.trust_cpu=on',
     ...(machine.gdb ? ['nokaslr'] : []),
     `rpal.repository=${encodeBootPath(machine.repository)}`,

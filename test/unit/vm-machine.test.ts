@@ -50,6 +50,10 @@ describe('qemuArguments', () => {
   it('keeps the clock on the TSC', () => {
     expect(kernelParameters(machine).split(' ')).toContain('tsc=reliable');
   });
+
+  it('boots on a host that is busy when the kernel looks for interrupts of the timer', () => {
+    expect(kernelParameters(machine).split(' ')).toContain('no_timer_check');
+  });
 });
 
 describe('encodeBootPath', () => {
