@@ -9,10 +9,14 @@
 
 static inline bool has_kasan(void)
 {
-	FILE *symbols = fopen("/proc/kallsyms", "r");
+	static bool found, looked;
 	char line[256];
-	bool found = false;
+	FILE *symbols;
 
+	if (looked)
+		return found;
+	looked = true;
+	symbols = fopen("/proc/kallsyms", "r");
 	while (symbols && !found && fgets(line, sizeof(line), symbols))
 		found = strstr(line, " kasan_report\n");
 	if (symbols)

@@ -3,6 +3,7 @@
 #ifndef MEMORY_H
 #define MEMORY_H
 
+#include "kasan.h"
 #include "slab.h"
 #include "tap.h"
 #include <string.h>
@@ -35,6 +36,30 @@ static inline long free_memory_of_cpus(void)
 			free += pages * (getpagesize() / 1024);
 	fclose(file);
 	return free;
+}
+
+/*
+ * KiB of KASAN's shadow of stacks and other vmalloc areas that have been freed:
+ * it stays until their addresses are, and the kernel collects 64 MiB of those
+ * (on two CPUs) before it frees them. A stack of 8 pages and its guard page
+ * have 2 pages of shadow.
+ */
+static inline long shadow_of_freed_areas(void)
+{
+	long kib = 0, size, page = getpagesize();
+	char line[256];
+	FILE *file;
+
+	if (!has_kasan())
+		return 0;
+	file = fopen("/proc/vmallocinfo", "r");
+	if (!file)
+		bail_out("/proc/vmallocinfo");
+	while (fgets(line, sizeof(line), file))
+		if (strstr(line, "unpurged vm_area") && sscanf(line, "%*s %ld", &size) == 1)
+			kib += (size / 8 + page - 1) / page * (page / 1024);
+	fclose(file);
+	return kib;
 }
 
 /* What uses memory: the lines of /proc/meminfo and the caches of the slab allocator, in KiB. */
@@ -87,7 +112,7 @@ static inline long free_now(void)
 
 	write_sysctl("/proc/sys/vm/drop_caches", "3");
 	shrink_slabs();
-	free = free_memory_of_cpus();
+	free = free_memory_of_cpus() + shadow_of_freed_areas();
 	file = fopen("/proc/meminfo", "r");
 	if (!file)
 		bail_out("/proc/meminfo");
