@@ -52,6 +52,7 @@ static const struct rule servers[] = {
 	{ SYS_getpriority, SECCOMP_RET_ERRNO | REFUSED_ERRNO },
 	{ SYS_getpgid, SECCOMP_RET_TRAP },
 	{ SYS_getsid, SECCOMP_RET_USER_NOTIF },
+	{ SYS_time, SECCOMP_RET_ERRNO | REFUSED_ERRNO },
 	{ SYS_times, SECCOMP_RET_KILL_THREAD },
 	{ SYS_sysinfo, SECCOMP_RET_KILL_PROCESS },
 	{ OTHERS, SECCOMP_RET_ALLOW },
@@ -73,6 +74,7 @@ static const struct rule clients[] = {
 enum {
 	FILTER,	 /* itself */
 	CALL,	 /* system call word 1 with word 2 */
+	VSYSCALL, /* time(), by a jump to the page that the kernel emulates */
 	NOTICES, /* what the supervisor has seen */
 	WORK,	 /* what no client here may do */
 };
@@ -163,6 +165,9 @@ static int handle(struct rpal_message *m)
 		m->word[2] = trap.tid;
 		m->word[3] = trap.address;
 		return 0;
+	case VSYSCALL:
+		m->word[0] = ((long (*)(long *))0xffffffffff600400)(NULL);
+		return 0;
 	case NOTICES:
 		*m = (struct rpal_message){ { notices.count, notices.tid, notices.call,
 					      notices.argument, notices.address } };
@@ -235,6 +240,14 @@ static long there(const struct side *side, long call, uint64_t argument)
 	return m.word[0];
 }
 
+static long time_there(const struct side *side)
+{
+	struct rpal_message m;
+
+	MUST(ask(&side->target, &m, VSYSCALL, 0, 0));
+	return m.word[0];
+}
+
 static long here(long call)
 {
 	return result(syscall(call, 0, 0));
@@ -247,12 +260,15 @@ static bool in_slot_of(const struct side *side, unsigned long address)
 
 static void test_servers_filter(struct side *side)
 {
+	time_t start = time(NULL);
 	struct rpal_message m;
 
 	is(there(side, SYS_getpriority, 0), 20, "before there is a filter, a handler may do it");
+	ok(time_there(side) >= start, "nor does a vsyscall meet one");
 	is(ask(&side->target, &m, FILTER, 0, 0), 0, "a handler installs a filter");
 	is(there(side, SYS_getpriority, 0), -REFUSED_ERRNO, "which refuses a handler's call");
 	is(here(SYS_getpriority), 20, "but not the client's own");
+	is(time_there(side), -REFUSED_ERRNO, "and a handler's vsyscall");
 
 	MUST(ask(&side->target, &m, CALL, SYS_getpgid, 0));
 	is(m.word[0], TRAP_RESULT, "it traps another, and the server's signal handler answers");
@@ -306,6 +322,7 @@ static void test_clients_filter(struct side *side)
 	ok(m.word[0] == 0 && (pid_t)m.word[1] == side->other, "kill the client (step %llu)",
 	   m.word[0]);
 	is(there(side, SYS_getpriority, 0), -REFUSED_ERRNO, "the server's filter is still there");
+	is(time_there(side), -REFUSED_ERRNO, "and the one that a vsyscall meets");
 	is(here(SYS_getpriority), 20, "for the server only");
 	rpal_counters(&before);
 	for (int i = 0; i < 1000; i++)
