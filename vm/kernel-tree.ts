@@ -5,7 +5,6 @@ import { execa } from 'execa';
 import { cacheDirectory, withLock } from './cache.js';
 import { Failure } from './failure.js';
 import { ensureHostPackages, kernelNeeds } from './host-packages.js';
-import { copyTree } from './kernel-build.js';
 import { linuxSource, treeVersion } from './linux-source.js';
 import { loggedCommand } from './logged-command.js';
 import { doesNotApply, patchDirectory, patchSeries, seriesHashes } from './patch-series.js';
@@ -58,7 +57,8 @@ export async function kernelTree(): Promise<string> {
       `Git tree of Linux ${source.version} with ${String(series.patches.length)} patches`,
       async (report) => {
         report('copying the source');
-        await copyTree(source.tree, unfinished);
+        // No hard links: an editor that writes in place would change the source, too.
+        await execa('cp', ['--archive', '--reflink=auto', source.tree, unfinished]);
         await rm(join(unfinished, '.git'), { recursive: true, force: true });
         const options = { log: 'kernel-tree', cwd: unfinished, append: true };
         await loggedCommand('git', ['init', '--quiet', '--initial-branch=rpal'], {
