@@ -5,6 +5,7 @@
  * socket. RPAL_IOC_WAKE: a peer's receiver looks around.
  */
 #include "loan_limit.h"
+#include "receiver_state.h"
 #include "two_services.h"
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -19,6 +20,7 @@ enum {
 	PARKS,	     /* answers: how often the receiver has parked */
 	BUSY,	     /* says so on the socket, and waits until it is told to go on */
 	WAKE,	     /* the thread in word 1 */
+	SPIN,	     /* on loan, until its task wants to look; answers: whether it did */
 	LOSE_LEADER, /* the main thread ends, another is the receiver by then */
 };
 
@@ -42,6 +44,20 @@ static int listen_here(void)
 }
 
 static struct side *server_side;
+
+/* No system call until then: the context stays on loan, if no tick ends that. */
+static bool spin_until_wanted(void)
+{
+	const __u64 *state = &own_control()->state;
+	uint64_t word;
+
+	do
+		word = __atomic_load_n(state, __ATOMIC_SEQ_CST);
+	while ((word & 0xff) == RPAL_STATE_ACTIVE && !(word & RPAL_FLAG_WANTED));
+	/* And this one hands it back. */
+	getppid();
+	return word & RPAL_FLAG_WANTED;
+}
 
 static void obey(struct rpal_message *m)
 {
@@ -70,6 +86,9 @@ static void obey(struct rpal_message *m)
 		break;
 	case WAKE:
 		m->word[0] = result(ioctl(rpal_open(), RPAL_IOC_WAKE, m->word[1]));
+		break;
+	case SPIN:
+		m->word[0] = spin_until_wanted();
 		break;
 	case BUSY:
 		tell(server_side->socket, "b", 1);
@@ -230,6 +249,34 @@ static long more_parks(struct side *side, long before, long back)
 	return now - expected;
 }
 
+static void *wake_on_loan(void *arg)
+{
+	const struct side *side = arg;
+
+	if (wait_until_called(side->other, side->target.tid))
+		MUST(result(ioctl(rpal_open(), RPAL_IOC_WAKE, (unsigned long)side->target.tid)));
+	return NULL;
+}
+
+/* The receiver's task wants its context for the wake-up, and gets it with a call to end. */
+static void test_wake_on_loan(struct side *side)
+{
+	long before, back, wanted;
+	pthread_t thread;
+
+	do {
+		do {
+			before = settled_parks(side, &back);
+		} while (parks(side) != before || handed_back() != back);
+		if (pthread_create(&thread, NULL, wake_on_loan, side))
+			die("pthread_create", errno);
+		wanted = ask(side, SPIN, 0);
+		pthread_join(thread, NULL);
+	} while (!wanted);
+	is(more_parks(side, before, back), 1,
+	   "woken on loan and handed back then, its next park has ended at once");
+}
+
 static void test_wake(struct side *side)
 {
 	unsigned long tid = side->target.tid;
@@ -259,6 +306,7 @@ static void test_wake(struct side *side)
 	is(result(ioctl(device, RPAL_IOC_WAKE, tid)), 0, "and again");
 	tell(side->socket, "g", 1);
 	is(more_parks(side, before, back), 1, "its next park has ended at once, once");
+	test_wake_on_loan(side);
 	limit_loans(DEFAULT_LOAN_LIMIT);
 }
 
