@@ -323,6 +323,9 @@ static int borrower_role(int socket)
 	struct rpal_request request = { .key = key };
 	struct rpal_register registration = { .roles = RPAL_ROLE_SENDER };
 	struct rpal_park park = { .epfd = -1 };
+	struct rpal_wait_reply reply = { .seq = 1 };
+	struct rpal_wait_parked parked = { .tid = 1 };
+	struct rpal_peer_fd other_end = { .fd = socket, .id = 1, .peer_fd = -1 };
 	struct pollfd gone = { .fd = fd, .events = POLLIN };
 	const struct {
 		unsigned long command;
@@ -332,8 +335,10 @@ static int borrower_role(int socket)
 		{ RPAL_IOC_ENABLE, &meta },	    { RPAL_IOC_DISABLE, NULL },
 		{ RPAL_IOC_REQUEST, &request },	    { RPAL_IOC_RELEASE, (void *)1 },
 		{ RPAL_IOC_REGISTER, &registration }, { RPAL_IOC_UNREGISTER, (void *)1 },
-		{ RPAL_IOC_PARK, &park },	    { RPAL_IOC_DETACH, NULL },
-		{ _IO(RPAL_IOC_MAGIC, 0x7f), NULL },
+		{ RPAL_IOC_PARK, &park },	    { RPAL_IOC_WAIT_REPLY, &reply },
+		{ RPAL_IOC_WAIT_PARKED, &parked },  { RPAL_IOC_FINISH, (void *)1 },
+		{ RPAL_IOC_DETACH, NULL },	    { RPAL_IOC_PEER_FD, &other_end },
+		{ RPAL_IOC_WAKE, (void *)1 },	    { _IO(RPAL_IOC_MAGIC, 0x7f), NULL },
 	};
 	size_t refused = 0;
 
@@ -341,7 +346,8 @@ static int borrower_role(int socket)
 		refused += result(ioctl(fd, calls[i].command, calls[i].argument)) == -EPERM;
 	refused += result(read(fd, &meta, sizeof(meta))) == -EPERM;
 	refused += poll(&gone, 1, 0) == 1 && gone.revents == POLLERR;
-	say(socket, refused == sizeof(calls) / sizeof(calls[0]) + 2 && !info.abi);
+	say(socket, refused == sizeof(calls) / sizeof(calls[0]) + 2 && !info.abi &&
+			    other_end.peer_fd == -1);
 	pause();
 	return 0;
 }

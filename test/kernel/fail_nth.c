@@ -301,6 +301,25 @@ static long run_finish(void)
 	return DO(RPAL_IOC_FINISH, (long)side.target.tid);
 }
 
+static long run_peer_fd(void)
+{
+	struct rpal_peer_fd request = {
+		.fd = side.socket,
+		.id = side.peer.id,
+		.peer_fd = -1,
+	};
+	long ret = DO(RPAL_IOC_PEER_FD, &request);
+
+	if ((ret == 0) != (request.peer_fd >= 0))
+		die("the peer's descriptor", EBADMSG);
+	return ret;
+}
+
+static long run_wake(void)
+{
+	return DO(RPAL_IOC_WAKE, (long)side.target.tid);
+}
+
 static long run_detach(void)
 {
 	return DO(RPAL_IOC_DETACH, 0);
@@ -379,6 +398,8 @@ static const struct operation operations[] = {
 	{ "WAIT_PARKED", attach_and_link, run_wait_parked, nothing, 0 },
 	{ "WAIT_REPLY", attach_and_link, run_wait_reply, nothing, 0 },
 	{ "FINISH", attach_and_link, run_finish, nothing, 0 },
+	{ "PEER_FD", be_linked, run_peer_fd, nothing, 0 },
+	{ "WAKE", be_linked, run_wake, nothing, 0 },
 	{ "DETACH", attach_and_link, run_detach, detach, 0 },
 	{ "fault in a peer's page", new_page, run_touch, nothing, 0 },
 	{ "fork of a service", be_linked, run_fork, nothing, EAGAIN },

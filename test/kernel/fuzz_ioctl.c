@@ -81,6 +81,12 @@ static const struct command {
 	  { EPERM, ESRCH, EFAULT, EINVAL, EINTR, ETIMEDOUT, EDEADLK } },
 	{ "FINISH", RPAL_IOC_FINISH, 0, { EPERM, ESRCH } },
 	{ "DETACH", RPAL_IOC_DETACH, 0, { EPERM, ESRCH } },
+	{ "PEER_FD",
+	  RPAL_IOC_PEER_FD,
+	  sizeof(struct rpal_peer_fd),
+	  { EPERM, ESRCH, EFAULT, EINVAL, EBADF, ENOTSOCK, EPROTONOSUPPORT, ENOTCONN, ENOENT,
+	    EINTR } },
+	{ "WAKE", RPAL_IOC_WAKE, 0, { EPERM, ESRCH } },
 	{ "unknown", 0, 0, { EPERM, ESRCH, ENOTTY } },
 };
 
@@ -103,6 +109,7 @@ struct board {
 	char what[160];
 	pid_t acted_as[2]; /* who, as whom: code without a FS base of its own can say no more */
 	int foreign_device; /* of nobody: opened by the test */
+	int sockets[2];	    /* both ends of a pair, which all have */
 };
 
 static struct board *board;
@@ -165,7 +172,7 @@ enum page {
 static struct worker workers[THREADS];
 static struct identity identity;
 static enum kind my_kind;
-static int device = -1, foreign_device = -1, others[6];
+static int device = -1, foreign_device = -1, others[10];
 static char *racing; /* memory that all workers write and unmap */
 static unsigned int my_index;
 static bool linked[256]; /* by service id, as seen last */
@@ -468,6 +475,14 @@ static void fill(struct worker *worker, unsigned int number, void *data, size_t 
 		wait->message = (uint64_t)worker->pages;
 		break;
 	}
+	case RPAL_IOC_PEER_FD: {
+		struct rpal_peer_fd *request = data;
+
+		request->fd = one_in(random, 2) ? RANDOM_OF(random, others) :
+						  RANDOM_OF(random, board->sockets);
+		request->id = RPAL_TID_SERVICE(some_tid(random));
+		break;
+	}
 	case RPAL_IOC_WAIT_PARKED: {
 		struct rpal_wait_parked *wait = data;
 
@@ -495,6 +510,7 @@ static uint64_t some_number(struct worker *worker, unsigned int number)
 	case RPAL_IOC_RELEASE:
 		return random_below(random, 40);
 	case RPAL_IOC_FINISH:
+	case RPAL_IOC_WAKE:
 		return some_tid(random);
 	default:
 		return random_below(random, 4);
@@ -953,6 +969,10 @@ static int fuzzer(char **argv)
 	others[3] = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	others[4] = 999;
 	others[5] = -2;
+	others[6] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	others[7] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	others[8] = board->sockets[0];
+	others[9] = board->sockets[1];
 	if (!ioctl(device, RPAL_IOC_INFO, &info) && info.id) {
 		ioctl(device, RPAL_IOC_ENABLE, &meta);
 		board->keys[my_index] = info.key;
@@ -1113,6 +1133,8 @@ int main(int argc, char **argv)
 		die("memfd", errno);
 	map_board(board_fd);
 	board->foreign_device = open("/dev/rpal", O_RDWR);
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, board->sockets))
+		die("socketpair", errno);
 	ids_are_free(PKEYS);
 	tasks = count_tasks();
 
