@@ -13,6 +13,8 @@ export interface Declaration {
   icount: boolean;
   /** Runs in guests with each of these, each once. */
   isolation: readonly Isolation[];
+  /** Runs once more with each of these parameters of the kernel, on the normal one. */
+  append: readonly string[];
   /** Runs once more on the debug kernel. */
   debug: boolean;
   /** Runs on a kernel without the patches, instead of the patched one. */
@@ -40,6 +42,8 @@ const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
  * `cpus=` lists numbers of CPUs (default: 1 and 2). `icount` is for tests that count instructions.
  * `isolation=` lists ways in which services are kept apart (mpk, none; keyless, none-keyless on a
  * machine that has no protection keys; default: mpk).
+ * `append=` lists parameters of the kernel, such as pti=on: with each of them the test runs once more,
+ * on the normal kernel with the most CPUs of `cpus=`, on a machine with protection keys.
  * `debug` and `debug=no` say whether it also runs on the debug kernel (default: yes, except for
  * icount tests). `stock` wants a kernel without RPAL. `timeout=` is in seconds (default 60).
  */
@@ -52,10 +56,11 @@ export function parseDeclaration(source: string): Declaration {
     }),
   );
   for (const name of values.keys()) {
-    if (!['cpus', 'icount', 'isolation', 'debug', 'stock', 'timeout'].includes(name)) {
+    if (!['cpus', 'icount', 'isolation', 'append', 'debug', 'stock', 'timeout'].includes(name)) {
       throw new DeclarationError(
         `"guest: ${words.join(' ')}": nothing is known about ${name}. There are cpus=N,…, icount, ` +
-          `isolation=${isolations.join()}, debug, debug=no, stock and timeout=SECONDS.`,
+          `isolation=${isolations.join()}, append=PARAMETER,…, debug, debug=no, stock and ` +
+          'timeout=SECONDS.',
       );
     }
   }
@@ -73,6 +78,12 @@ export function parseDeclaration(source: string): Declaration {
       `"isolation=${isolation.join()}" is not a list of ${isolations.join(', ')}.`,
     );
   }
+  const append = values.get('append')?.split(',') ?? [];
+  if (append.includes('')) {
+    throw new DeclarationError(
+      `"append=${append.join()}" is not a list of parameters of the kernel.`,
+    );
+  }
   const timeout = Number(values.get('timeout') ?? 60);
   if (!(timeout > 0)) {
     throw new DeclarationError(`"timeout=${values.get('timeout') ?? ''}" is not in seconds.`);
@@ -82,6 +93,7 @@ export function parseDeclaration(source: string): Declaration {
     cpus: [...new Set(cpus)],
     icount,
     isolation: [...new Set(isolation)],
+    append: [...new Set(append)],
     debug: debug === undefined ? !icount : debug !== 'no',
     stock: values.has('stock'),
     timeout,

@@ -7,6 +7,8 @@ export interface GuestRun<T> {
   cpus: number;
   icount: boolean;
   isolation: Isolation;
+  /** One more parameter of the kernel; '': none. */
+  append: string;
   tests: T[];
 }
 
@@ -23,7 +25,8 @@ export function machineOfRun(
   run: Omit<GuestRun<unknown>, 'tests'>,
 ): Pick<GuestOptions, 'kernel' | 'cpus' | 'icount' | 'append'> {
   const { kernel, cpus, icount, isolation } = run;
-  return { kernel, cpus, icount, append: parameters[isolation] };
+  const append = [parameters[isolation], run.append].filter((word) => word !== '').join(' ');
+  return { kernel, cpus, icount, append };
 }
 
 /** Choices for development that narrow what runs. */
@@ -45,27 +48,30 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
   narrowing: Narrowing = {},
 ): GuestRun<T>[] {
   const runs = new Map<string, GuestRun<T>>();
-  const want = (kernel: string, cpus: number, isolation: Isolation, test: T): void => {
+  const want = (kernel: string, cpus: number, isolation: Isolation, test: T, append = ''): void => {
     const { icount } = test.declaration;
     if (narrowing.cpus !== undefined && narrowing.cpus !== cpus) return;
     if (narrowing.kernel !== undefined && narrowing.kernel !== kernel) return;
-    const key = JSON.stringify([kernel, icount, cpus, isolation]);
-    const run = runs.get(key) ?? { kernel, cpus, icount, isolation, tests: [] };
+    const key = JSON.stringify([kernel, icount, cpus, isolation, append]);
+    const run = runs.get(key) ?? { kernel, cpus, icount, isolation, append, tests: [] };
     run.tests.push(test);
     runs.set(key, run);
   };
   for (const test of tests) {
-    const { cpus, isolation, debug, stock } = test.declaration;
+    const { cpus, isolation, append, debug, stock } = test.declaration;
+    const most = Math.max(...cpus);
     for (const way of isolation) {
       for (const count of cpus) want(stock ? 'stock' : 'normal', count, way, test);
-      if (debug && !stock) want('debug', Math.max(...cpus), way, test);
+      if (debug && !stock) want('debug', most, way, test);
     }
+    for (const parameter of append) want('normal', most, 'mpk', test, parameter);
   }
   const rank = (run: GuestRun<T>): number[] => [
     ['normal', 'stock', 'debug'].indexOf(run.kernel),
     run.cpus,
     run.icount ? 1 : 0,
     isolations.indexOf(run.isolation),
+    run.append === '' ? 0 : 1,
   ];
   return [...runs.values()].sort((a, b) => {
     const [left, right] = [rank(a), rank(b)];
@@ -79,5 +85,6 @@ export function nameOfRun(run: Omit<GuestRun<unknown>, 'tests'>): string {
   const cpus = `${String(run.cpus)} CPU${run.cpus === 1 ? '' : 's'}`;
   const icount = run.icount ? ', icount' : '';
   const isolation = run.isolation === 'mpk' ? '' : `, isolation=${run.isolation}`;
-  return `${run.kernel} kernel, ${cpus}${icount}${isolation}`;
+  const append = run.append === '' ? '' : `, ${run.append}`;
+  return `${run.kernel} kernel, ${cpus}${icount}${isolation}${append}`;
 }

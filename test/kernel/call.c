@@ -1,4 +1,4 @@
-/* guest: cpus=1,2 isolation=mpk,none debug timeout=180 */
+/* guest: cpus=1,2 isolation=mpk,none append=pti=on debug timeout=180 */
 // SPDX-License-Identifier: MIT
 /* A call reaches the receiver, its answer comes back, and nothing else moves. */
 #include "registers.h"

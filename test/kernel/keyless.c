@@ -1,16 +1,15 @@
-/* guest: cpus=1 isolation=keyless,none-keyless debug=no timeout=60 */
+/* guest: cpus=1 isolation=keyless,none-keyless append=nofsgsbase debug=no timeout=60 */
 // SPDX-License-Identifier: MIT
 /*
  * A machine without protection keys: nobody can be a service, and it is said
  * why; unless the administrator has allowed services without isolation. Then
- * all works, and they are told.
+ * all works, and they are told. Nor can anybody where user mode may not change
+ * FS base, whether there are keys or not.
  */
+#include "marked_program.h"
 #include "two_services.h"
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
 
 enum {
 	ADD,  /* words 1 and 2 */
@@ -31,6 +30,16 @@ static bool file_has(const char *path, const char *word)
 	free(line);
 	fclose(file);
 	return has;
+}
+
+static bool has_keys(void)
+{
+	return file_has("/proc/cpuinfo", " ospke");
+}
+
+static bool has_fs_base(void)
+{
+	return file_has("/proc/cpuinfo", " fsgsbase");
 }
 
 static int handle(struct rpal_message *m)
@@ -70,25 +79,6 @@ static int client(struct side *side, int argc, char **argv)
 	return done();
 }
 
-/* This program, with the mark in its header that wants it to be a service. */
-static int marked_program(void)
-{
-	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	int to = memfd_create("marked", MFD_CLOEXEC);
-	struct stat stat;
-	off_t at = 0;
-
-	if (from < 0 || to < 0 || fstat(from, &stat))
-		bail_out("a copy in memory");
-	while (at < stat.st_size)
-		if (sendfile(to, from, &at, stat.st_size - at) <= 0)
-			bail_out("sendfile");
-	close(from);
-	if (pwrite(to, "RPAL", 4, 12) != 4)
-		bail_out("pwrite");
-	return to;
-}
-
 /* Executes a program: its exit status, or -errno. */
 static int run(int fd)
 {
@@ -115,7 +105,9 @@ static int test_refused(void)
 	struct rpal_info info;
 
 	is(rpal_probe(&info), 0, "the kernel has RPAL");
-	ok(info.abi == RPAL_ABI_VERSION && !info.caps, "and nothing to offer (%#llx)", info.caps);
+	ok(info.abi == RPAL_ABI_VERSION && !(info.caps & ~RPAL_CAP_MPK),
+	   "and no services to offer (%#llx)", info.caps);
+	ok(!info.caps == !has_keys(), "it says whether there are protection keys");
 	is(rpal_exec_service(), -EOPNOTSUPP, "nobody can ask for the next program to be a service");
 	is(result(ioctl(fd, RPAL_IOC_NEXT_EXEC, 1)), -EOPNOTSUPP, "not by hand either");
 	is(result(ioctl(fd, RPAL_IOC_NEXT_EXEC, 0)), 0, "only not to");
@@ -131,11 +123,11 @@ int main(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "--is-service"))
 		return rpal_open() >= 0;
-	if (argc == 1 && file_has("/proc/cpuinfo", " ospke")) {
+	if (argc == 1 && has_keys() && has_fs_base()) {
 		errno = EEXIST;
 		bail_out("protection keys");
 	}
-	if (!file_has("/proc/cmdline", "rpal.isolation=none"))
+	if (!has_fs_base() || !file_has("/proc/cmdline", "rpal.isolation=none"))
 		return test_refused();
 	return two_services(argc, argv, server, client);
 }

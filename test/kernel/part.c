@@ -1,4 +1,4 @@
-/* guest: cpus=1,2 debug timeout=60 */
+/* guest: cpus=1,2 append=pti=on debug timeout=60 */
 // SPDX-License-Identifier: MIT
 /*
  * Two peers part: one of them releases the other, is disabled, ends or becomes

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* guest: cpus=1,2 debug timeout=60 */
+/* guest: cpus=1,2 append=pti=on debug timeout=60 */
 /* Who sees whose slot, and what one can do with a peer's memory. */
 #include "peer.h"
 

@@ -75,6 +75,7 @@ describe('parseDeclaration', () => {
       cpus: [1, 2],
       icount: false,
       isolation: ['mpk'],
+      append: [],
       debug: true,
       stock: false,
       timeout: 60,
@@ -86,6 +87,7 @@ describe('parseDeclaration', () => {
       cpus: [2, 4],
       icount: false,
       isolation: ['mpk'],
+      append: [],
       debug: false,
       stock: false,
       timeout: 5,
@@ -96,6 +98,10 @@ describe('parseDeclaration', () => {
       debug: false,
     });
     expect(parseDeclaration('// guest: isolation=mpk,none\n').isolation).toEqual(['mpk', 'none']);
+    expect(parseDeclaration('// guest: append=pti=on,nofsgsbase\n').append).toEqual([
+      'pti=on',
+      'nofsgsbase',
+    ]);
     expect(parseDeclaration('// guest: icount debug\n').debug).toBe(true);
     expect(parseDeclaration('// guest: stock\n').stock).toBe(true);
   });
@@ -106,6 +112,8 @@ describe('parseDeclaration', () => {
     'cpus=0',
     'icount cpus=2',
     'isolation=some',
+    'append',
+    'append=pti=on,',
     'timeout=never',
     'fast',
   ])('refuses %s', (words) => {
@@ -158,6 +166,22 @@ describe('planGuestRuns', () => {
       'nopku',
       'nopku rpal.isolation=none',
     ]);
+  });
+
+  it('boots one more guest for each parameter of the kernel', () => {
+    const runs = planGuestRuns([
+      test('a', 'cpus=1,2 isolation=none append=pti=on,nofsgsbase'),
+      test('b', 'cpus=2 debug=no append=pti=on'),
+    ]);
+    expect(runs.map((run) => [nameOfRun(run), machineOfRun(run).append])).toEqual([
+      ['normal kernel, 1 CPU, isolation=none', 'rpal.isolation=none'],
+      ['normal kernel, 2 CPUs', ''],
+      ['normal kernel, 2 CPUs, pti=on', 'pti=on'],
+      ['normal kernel, 2 CPUs, nofsgsbase', 'nofsgsbase'],
+      ['normal kernel, 2 CPUs, isolation=none', 'rpal.isolation=none'],
+      ['debug kernel, 2 CPUs, isolation=none', 'rpal.isolation=none'],
+    ]);
+    expect(runs[2]?.tests.map(({ name }) => name)).toEqual(['a', 'b']);
   });
 
   it('can be narrowed', () => {
