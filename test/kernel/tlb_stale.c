@@ -1,19 +1,36 @@
 // SPDX-License-Identifier: MIT
-/* guest: cpus=2 debug timeout=120 */
+/* guest: cpus=2 append=pti=on debug timeout=180 */
 /*
- * When a service has changed its mappings, no CPU reads the old page through
- * a peer. The reader never stops reading; what it reads after the owner's
- * system call has returned must be the new contents.
+ * When a service has changed its mappings, no CPU reads or writes the old page
+ * through a peer. What the peer reads after the owner's system call has returned
+ * must be the new contents, and what it writes must not get where the owner does
+ * not want it any more.
  *
- * Owner and reader share a page with a round number and what the owner did.
+ * As a rule the peer never stops. In some rounds it holds still while the owner
+ * changes something: so an entry that it has in its TLB cannot be gone, nor the
+ * page be there again, because of its own next access.
+ *
+ * Owner and peer share a page with a round number and what the owner did.
  */
 #include "kasan.h"
+#include "loop_device.h"
+#include "page_state.h"
 #include "peer.h"
+#include "setting.h"
 #include <stdatomic.h>
 
-#define ROUNDS 200
-#define WAYS   7
-#define PAGE   4096UL
+#define ROUNDS	     200
+#define HUGE_ROUNDS  60
+#define MERGE_ROUNDS 20
+#define ALL_ROUNDS   (16 * ROUNDS)
+#define PAGE	     4096UL
+#define HUGE	     (2UL << 20)
+#define SMALL_PAGES  (HUGE / PAGE)
+#define PFN(address) (page_entry((uint64_t)(address)) & ((1UL << 55) - 1))
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 struct board {
 	_Atomic uint64_t address; /* that is read */
@@ -22,6 +39,10 @@ struct board {
 	_Atomic uint64_t seen;	  /* how often it was read */
 	_Atomic uint64_t value;	  /* that it read last */
 	_Atomic uint64_t stale;
+	_Atomic uint64_t faults;  /* it had */
+	_Atomic uint64_t writing; /* instead of reading */
+	_Atomic uint64_t hold;	  /* it is to hold still */
+	_Atomic uint64_t held;	  /* it does */
 	_Atomic uint64_t stop;
 };
 
@@ -45,14 +66,54 @@ static void attach(void)
 }
 
 /*
- * Reads all the time. In an even round a fault is as good as a new value: the
- * page may have gone.
+ * In an even round a fault is as good as a new value: the page may have gone.
+ *
+ * No WRPKRU and no system call without need: QEMU's TLB is emptied by the
+ * former, and stale entries are what is looked for.
  */
+static void read_once(uint64_t pkey)
+{
+	uint64_t round = atomic_load(&board->round), value;
+
+	if (!sigsetjmp(after_fault, 0)) {
+		value = *(volatile uint64_t *)atomic_load(&board->address);
+	} else {
+		open_key(pkey);
+		atomic_fetch_add(&board->faults, 1);
+		value = ~0UL;
+	}
+	if (!(round & 1) && value == atomic_load(&board->old) &&
+	    round == atomic_load(&board->round))
+		atomic_fetch_add(&board->stale, 1);
+	atomic_store(&board->value, value);
+}
+
+/* Another value each time. */
+static void write_once(uint64_t pkey)
+{
+	static uint64_t value;
+
+	if (!sigsetjmp(after_fault, 0)) {
+		*(volatile uint64_t *)atomic_load(&board->address) = ++value;
+	} else {
+		open_key(pkey);
+		atomic_fetch_add(&board->faults, 1);
+	}
+}
+
+static void hold_still(void)
+{
+	atomic_store(&board->held, 1);
+	while (atomic_load(&board->hold))
+		;
+	atomic_store(&board->held, 0);
+}
+
 static int reader_role(int socket)
 {
 	struct rpal_info info;
 	struct rpal_request asked;
-	uint64_t key, pkey, round, value;
+	uint64_t key, pkey;
 
 	attach();
 	my_device = introduce(socket, &info);
@@ -61,29 +122,20 @@ static int reader_role(int socket)
 	say(socket, request(my_device, key, &asked));
 	pin(1);
 	catch_faults();
-	/*
-	 * No WRPKRU and no system call without need: QEMU's TLB is emptied by
-	 * the former, and stale entries are what is looked for.
-	 */
 	open_key(pkey);
 	while (!atomic_load(&board->stop)) {
-		round = atomic_load(&board->round);
-		if (!sigsetjmp(after_fault, 0)) {
-			value = *(volatile uint64_t *)atomic_load(&board->address);
-		} else {
-			open_key(pkey);
-			value = ~0UL;
-		}
-		if (!(round & 1) && value == atomic_load(&board->old) &&
-		    round == atomic_load(&board->round))
-			atomic_fetch_add(&board->stale, 1);
-		atomic_store(&board->value, value);
+		if (atomic_load(&board->writing))
+			write_once(pkey);
+		else
+			read_once(pkey);
 		atomic_fetch_add(&board->seen, 1);
+		if (atomic_load(&board->hold))
+			hold_still();
 	}
 	return 0;
 }
 
-static void wait_for_reads(int count)
+static void wait_for_accesses(int count)
 {
 	uint64_t seen = atomic_load(&board->seen);
 
@@ -91,13 +143,95 @@ static void wait_for_reads(int count)
 		;
 }
 
-static volatile uint64_t *page;
+/* ---- The owner ---------------------------------------------------------------- */
 
-static void map_page(void)
+static volatile uint64_t *page;
+static int changed; /* rounds in which the kernel has done what is tested */
+
+static void map_at(volatile void *address, size_t size)
 {
-	if (mmap((void *)page, PAGE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page)
+	if (mmap((void *)address, size, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != address)
 		bail_out("mmap");
+}
+
+static void *reserve(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			    -1, 0);
+
+	if (memory == MAP_FAILED)
+		bail_out("mmap");
+	return memory;
+}
+
+/*
+ * Every round has an address of its own: what the peer's TLB still has of
+ * earlier rounds does not matter.
+ */
+static void next_page(void)
+{
+	static char *next;
+
+	if (!next)
+		next = reserve(2 * PAGE * (ALL_ROUNDS + 1));
+	next += 2 * PAGE;
+	page = (void *)next;
+	map_at(page, PAGE);
+}
+
+/* In the middle of what can be a huge page. The last one is given back. */
+static void next_huge_area(int advice)
+{
+	static char *next;
+
+	if (!next)
+		next = (char *)(((uint64_t)reserve(HUGE * (4 * HUGE_ROUNDS + 2)) + HUGE - 1) &
+				~(HUGE - 1));
+	else
+		munmap(next, HUGE);
+	next += HUGE;
+	map_at(next, HUGE);
+	if (madvise(next, HUGE, advice))
+		bail_out("madvise");
+	page = (void *)(next + HUGE / 2 + 5 * PAGE);
+}
+
+static void next_huge_page(void)
+{
+	next_huge_area(MADV_HUGEPAGE);
+}
+
+/* The pages around it are there, too. */
+static void next_small_pages(void)
+{
+	next_huge_area(MADV_NOHUGEPAGE);
+	for (int i = -8; i <= 8; i++)
+		page[i * (long)(PAGE / sizeof(*page))] = 1;
+}
+
+static bool is_huge(void)
+{
+	uint64_t start = (uint64_t)page & ~(HUGE - 1);
+
+	return PFN(start) && PFN(start) % SMALL_PAGES == 0 &&
+	       PFN(page) == PFN(start) + ((uint64_t)page - start) / PAGE;
+}
+
+/* Until the end of the round. */
+static void hold_peer(void)
+{
+	atomic_store(&board->hold, 1);
+	while (!atomic_load(&board->held))
+		;
+}
+
+static void let_peer_go(void)
+{
+	atomic_store(&board->hold, 0);
+	while (atomic_load(&board->held))
+		;
+	wait_for_accesses(5);
 }
 
 static void by_munmap(uint64_t value)
@@ -107,7 +241,7 @@ static void by_munmap(uint64_t value)
 
 static void by_replacing(uint64_t value)
 {
-	map_page();
+	map_at(page, PAGE);
 }
 
 static void by_dontneed(uint64_t value)
@@ -154,60 +288,217 @@ static void by_copying(uint64_t value)
 	waitpid(pid, NULL, 0);
 }
 
+/*
+ * The peer holds still, or it would have the page back at once. If it used an
+ * old entry after that, the page would stay where it is.
+ */
+static void by_swapping(uint64_t value)
+{
+	hold_peer();
+	for (int i = 0; i < 1000 && !page_is_swapped((uint64_t)page); i++)
+		madvise((void *)page, PAGE, MADV_PAGEOUT);
+	if (page_is_swapped((uint64_t)page)) {
+		let_peer_go();
+		changed++;
+		if (!page_is_present((uint64_t)page))
+			atomic_fetch_add(&board->stale, 1);
+	}
+	page[0] = value + 1;
+}
+
+static void by_splitting(uint64_t value)
+{
+	bool huge = is_huge();
+
+	madvise((void *)page, PAGE, MADV_DONTNEED);
+	changed += huge && !page_is_present((uint64_t)page) &&
+		   page_is_present((uint64_t)page & ~(HUGE - 1));
+}
+
+static void by_forbidding_a_part(uint64_t value)
+{
+	changed += is_huge();
+	mprotect((void *)page, PAGE, PROT_NONE);
+}
+
+/* Copies the page, and says so by its number. */
+static void by_collapsing(uint64_t value)
+{
+	uint64_t before = PFN(page), start = (uint64_t)page & ~(HUGE - 1);
+
+	if (madvise((void *)start, HUGE, MADV_HUGEPAGE) ||
+	    madvise((void *)start, HUGE, MADV_COLLAPSE))
+		return;
+	changed += PFN(page) != before && is_huge();
+	page[0] = value + 1;
+}
+
+/* KSM keeps one page for the two: the second one. */
+static void by_merging(uint64_t value)
+{
+	volatile uint64_t *twin = page + PAGE / sizeof(*page);
+	uint64_t before = PFN(page);
+
+	*twin = value;
+	if (madvise((void *)page, 2 * PAGE, MADV_MERGEABLE))
+		return;
+	for (int i = 0; i < 2000 && PFN(page) != PFN(twin); i++)
+		usleep(1000);
+	changed += PFN(page) == PFN(twin) && PFN(page) != before;
+	page[0] = value + 1;
+}
+
+struct way {
+	const char *name;
+	void (*prepare)(void);
+	void (*change)(uint64_t value);
+	int rounds;
+	bool hold;  /* in every second round */
+	int enough; /* rounds in which it must have happened; they are counted */
+};
+
+static void test_reads(const struct way *way)
+{
+	static uint64_t round, value = 0x1000;
+	uint64_t stale = atomic_load(&board->stale);
+	int rounds = rounds_here(way->rounds);
+
+	changed = 0;
+	for (int i = 0; i < rounds; i++, round += 2, value += 2) {
+		atomic_store(&board->round, round + 1);
+		way->prepare();
+		page[0] = value;
+		atomic_store(&board->old, value);
+		atomic_store(&board->address, (uint64_t)page);
+		while (atomic_load(&board->value) != value)
+			;
+		if (way->hold && i % 2)
+			hold_peer();
+		way->change(value);
+		atomic_store(&board->round, round + 2);
+		let_peer_go();
+	}
+	stale = atomic_load(&board->stale) - stale;
+	if (!ok(!stale, "no stale read after %s", way->name))
+		printf("# %lu reads\n", stale);
+	if (way->enough)
+		ok(changed * 100 >= rounds * way->enough, "which has happened %d times of %d",
+		   changed, rounds);
+}
+
+static const struct way ways[] = {
+	{ "munmap", next_page, by_munmap, ROUNDS, true, 0 },
+	{ "mmap over it", next_page, by_replacing, ROUNDS, true, 0 },
+	{ "MADV_DONTNEED", next_page, by_dontneed, ROUNDS, true, 0 },
+	{ "mprotect", next_page, by_protecting, ROUNDS, true, 0 },
+	{ "mremap", next_page, by_moving, ROUNDS, true, 0 },
+	{ "MADV_PAGEOUT and a store", next_page, by_pageout, ROUNDS, false, 0 },
+	{ "swapping out", next_page, by_swapping, HUGE_ROUNDS, false, 90 },
+	{ "a store after fork", next_page, by_copying, ROUNDS, true, 0 },
+	{ "MADV_DONTNEED of a part of a huge page", next_huge_page, by_splitting, HUGE_ROUNDS, true,
+	  40 },
+	{ "mprotect of a part of a huge page", next_huge_page, by_forbidding_a_part, HUGE_ROUNDS,
+	  true, 50 },
+	{ "MADV_COLLAPSE and a store", next_small_pages, by_collapsing, HUGE_ROUNDS, true, 50 },
+	{ "merging and a store", next_small_pages, by_merging, MERGE_ROUNDS, true, 50 },
+};
+
+/* The peer writes to a new page now. */
+static void let_peer_write(void)
+{
+	next_page();
+	page[0] = 0;
+	atomic_store(&board->address, (uint64_t)page);
+	atomic_store(&board->writing, 1);
+	wait_for_accesses(5);
+}
+
+static void let_peer_read(void)
+{
+	atomic_store(&board->address, (uint64_t)&board->old);
+	atomic_store(&board->writing, 0);
+	wait_for_accesses(5);
+}
+
+static void test_protected(void)
+{
+	int rounds = rounds_here(ROUNDS), written = 0, refused = 0;
+
+	for (int i = 0; i < rounds; i++) {
+		uint64_t faults, last;
+
+		let_peer_write();
+		if (i % 2)
+			hold_peer();
+		if (mprotect((void *)page, PAGE, PROT_READ))
+			bail_out("mprotect");
+		last = page[0];
+		faults = atomic_load(&board->faults);
+		let_peer_go();
+		written += page[0] != last;
+		refused += atomic_load(&board->faults) > faults;
+	}
+	let_peer_read();
+	if (!ok(!written && refused == rounds, "no write after mprotect to read only"))
+		printf("# %d written, %d refused, of %d\n", written, refused, rounds);
+}
+
+/* The child's exit status: the peer's writes have come to its page. */
+static bool is_written_in_child(void)
+{
+	uint64_t last = page[0];
+
+	wait_for_accesses(5);
+	return page[0] != last;
+}
+
+/* The page is the child's alone as soon as anybody of the parent's has written. */
+static void test_forked(void)
+{
+	int rounds = rounds_here(ROUNDS) / 2, written = 0, lost = 0;
+
+	for (int i = 0; i < rounds; i++) {
+		uint64_t last;
+		int status;
+		pid_t pid;
+
+		let_peer_write();
+		pid = fork();
+		if (!pid)
+			_exit(is_written_in_child());
+		last = page[0];
+		wait_for_accesses(5);
+		lost += page[0] == last;
+		waitpid(pid, &status, 0);
+		written += status != 0;
+	}
+	let_peer_read();
+	if (!ok(!written && !lost, "after fork the peer's writes are the parent's"))
+		printf("# %d in the child, %d lost, of %d\n", written, lost, rounds);
+}
+
 static int owner_role(int socket)
 {
-	static const struct {
-		const char *name;
-		void (*change)(uint64_t value);
-	} ways[WAYS] = {
-		{ "munmap", by_munmap },
-		{ "mmap over it", by_replacing },
-		{ "MADV_DONTNEED", by_dontneed },
-		{ "mprotect", by_protecting },
-		{ "mremap", by_moving },
-		{ "MADV_PAGEOUT and a store", by_pageout },
-		{ "a store after fork", by_copying },
-	};
+	struct loop_device swap = swap_space(16 << 20);
 	struct rpal_info info;
 	struct rpal_request asked;
-	uint64_t round = 0, value = 0x1000;
-	int rounds = rounds_here(ROUNDS);
 
 	attach();
 	my_device = introduce(socket, &info);
 	if (request(my_device, hear(socket), &asked) || asked.flags != RPAL_PEER_LINKED)
 		bail_out("the link");
 	pin(0);
-	/*
-	 * Every round has an address of its own: what the reader's TLB still
-	 * has of earlier rounds does not matter.
-	 */
-	page = mmap(NULL, 2 * PAGE * (ROUNDS * WAYS + 1), PROT_NONE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (page == MAP_FAILED)
-		bail_out("mmap");
-
-	for (int way = 0; way < WAYS; way++) {
-		uint64_t stale = atomic_load(&board->stale);
-
-		for (int i = 0; i < rounds; i++, round += 2, value += 2) {
-			atomic_store(&board->round, round + 1);
-			page += 2 * PAGE / sizeof(*page);
-			map_page();
-			page[0] = value;
-			atomic_store(&board->old, value);
-			atomic_store(&board->address, (uint64_t)page);
-			while (atomic_load(&board->value) != value)
-				;
-			ways[way].change(value);
-			atomic_store(&board->round, round + 2);
-			wait_for_reads(5);
-		}
-		stale = atomic_load(&board->stale) - stale;
-		if (!ok(!stale, "no stale read after %s", ways[way].name))
-			printf("# %lu reads\n", stale);
-	}
+	set("/sys/kernel/mm/ksm/sleep_millisecs", "1");
+	set("/sys/kernel/mm/ksm/run", "1");
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
+		test_reads(&ways[i]);
+	test_protected();
+	test_forked();
 	atomic_store(&board->stop, 1);
+	/* Undoes all merging. */
+	set("/sys/kernel/mm/ksm/run", "2");
+	set("/sys/kernel/mm/ksm/sleep_millisecs", "20");
+	stop_swapping(&swap);
 	return done();
 }
 
