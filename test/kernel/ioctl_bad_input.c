@@ -63,11 +63,26 @@ static void test_commands(void)
 	is(call(RPAL_IOC_NEXT_EXEC, (void *)~0UL), -EINVAL, "of -1");
 }
 
+static void test_bad_requests(const struct child *b)
+{
+	struct rpal_request request = { .key = b->info.key, .reserved = 1 };
+
+	is(call(RPAL_IOC_REQUEST, &request), -EINVAL, "REQUEST with a reserved word");
+	is(request.id | request.pkey | request.flags | request.meta, 0, "tells nothing");
+	request = (struct rpal_request){ .key = me.key };
+	is(call(RPAL_IOC_REQUEST, &request), -EINVAL, "REQUEST of oneself");
+	is(call(RPAL_IOC_REQUEST, (void *)~0UL), -EFAULT, "REQUEST in the kernel");
+	is(call(RPAL_IOC_RELEASE, (void *)(unsigned long)b->info.id), -ENOTCONN,
+	   "neither asked for anybody");
+}
+
 static void test_requests(void)
 {
 	struct rpal_request *request, copy;
 	struct child b = start_peer();
 	char c;
+
+	test_bad_requests(&b);
 
 	request = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	is(call(RPAL_IOC_ENABLE, NULL), -EFAULT, "ENABLE without meta");
@@ -104,6 +119,179 @@ static void test_requests(void)
 	end(&b);
 }
 
+static long unregister(unsigned long roles)
+{
+	return call(RPAL_IOC_UNREGISTER, (void *)roles);
+}
+
+/* The thread is what it was before: registered as nothing. */
+static void is_refused(long got, long error, const char *what)
+{
+	bool good = got == error && unregister(RPAL_ROLE_SENDER) == -EPERM &&
+		    unregister(RPAL_ROLE_RECEIVER) == -EPERM;
+
+	if (!ok(good, "REGISTER %s", what))
+		printf("# got %ld, expected %ld and no role\n", got, error);
+}
+
+/* Of each role there is, an address at a place where no code can be. */
+static int refused_addresses(uint64_t address)
+{
+	struct rpal_register registrations[] = {
+		{ .resume_ip = address },   { .finish_ip = address }, { .released_ip = address },
+		{ .park_ip = address },	    { .copy_ip = address },
+	};
+	int refused = 0;
+
+	for (int i = 0; i < 5; i++) {
+		registrations[i].roles = RPAL_ROLE_SENDER | RPAL_ROLE_RECEIVER;
+		refused += call(RPAL_IOC_REGISTER, &registrations[i]) == -EINVAL &&
+			   unregister(RPAL_ROLE_SENDER) == -EPERM && !registrations[i].tid &&
+			   !registrations[i].control;
+	}
+	return refused;
+}
+
+/* Two pages, of which the first one can be used. */
+static char *page_before_hole(void)
+{
+	char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	munmap(page + 4096, 4096);
+	return page;
+}
+
+static void test_register(void)
+{
+	static const uint32_t roles[] = { 0, 4, 7, 1u << 31, ~0u };
+	static const uint64_t addresses[] = { 1UL << 47, 1UL << 63, ~0UL, 0xffffffff81000000 };
+	struct rpal_register request = {};
+	char *page = page_before_hole();
+
+	is_refused(call(RPAL_IOC_REGISTER, NULL), -EFAULT, "without a buffer");
+	is_refused(call(RPAL_IOC_REGISTER, BAD), -EFAULT, "at a bad pointer");
+	is_refused(call(RPAL_IOC_REGISTER, (void *)~0UL), -EFAULT, "in the kernel");
+	*(uint32_t *)(page + 4096 - 8) = RPAL_ROLE_SENDER;
+	is_refused(call(RPAL_IOC_REGISTER, page + 4096 - 8), -EFAULT, "across the end of a mapping");
+	*(struct rpal_register *)page = (struct rpal_register){ .roles = RPAL_ROLE_SENDER };
+	mprotect(page, 4096, PROT_READ);
+	is_refused(call(RPAL_IOC_REGISTER, page), -EFAULT, "in a buffer that cannot be written");
+	for (int i = 0; i < 5; i++) {
+		request.roles = roles[i];
+		is_refused(call(RPAL_IOC_REGISTER, &request), -EINVAL, "with bad roles");
+	}
+	ok(!request.tid && !request.control, "tells nothing");
+	for (int i = 0; i < 4; i++)
+		is(refused_addresses(addresses[i]), 5, "REGISTER with an address that cannot be");
+	munmap(page, 4096);
+}
+
+static void test_unregister(void)
+{
+	struct rpal_register request = { .roles = RPAL_ROLE_SENDER };
+
+	is(unregister(RPAL_ROLE_SENDER), -EPERM, "UNREGISTER of who is not registered");
+	is(call(RPAL_IOC_REGISTER, &request), 0, "a sender");
+	is(unregister(0), -EINVAL, "UNREGISTER of no role");
+	is(unregister(4), -EINVAL, "of an unknown one");
+	is(unregister(RPAL_ROLE_RECEIVER), -EINVAL, "of one that it has not");
+	is(unregister(RPAL_ROLE_SENDER | RPAL_ROLE_RECEIVER), -EINVAL, "nor half of two");
+	is(unregister(1UL << 32 | RPAL_ROLE_SENDER), -EINVAL, "of more than 32 bits");
+	is(unregister(~0UL), -EINVAL, "of all bits");
+	is(unregister(RPAL_ROLE_SENDER), 0, "it is a sender all the same");
+}
+
+/* Refused before anything happens, so it returns here and not at park_ip. */
+static void test_park(void)
+{
+	struct rpal_park park = { .epfd = -1, .timeout_ns = -1 };
+	struct rpal_register request = { .roles = RPAL_ROLE_SENDER };
+	struct rpal_control *control;
+	char *page = page_before_hole();
+
+	is(call(RPAL_IOC_PARK, &park), -EPERM, "PARK of who is not registered");
+	is(call(RPAL_IOC_REGISTER, &request), 0, "a sender");
+	is(call(RPAL_IOC_PARK, &park), -EPERM, "PARK of a sender");
+	request.roles = RPAL_ROLE_RECEIVER;
+	is(call(RPAL_IOC_REGISTER, &request), 0, "and receiver");
+	control = (void *)request.control;
+
+	is(call(RPAL_IOC_PARK, NULL), -EFAULT, "PARK without a buffer");
+	is(call(RPAL_IOC_PARK, BAD), -EFAULT, "at a bad pointer");
+	is(call(RPAL_IOC_PARK, (void *)~0UL), -EFAULT, "in the kernel");
+	is(call(RPAL_IOC_PARK, page + 4096 - 8), -EFAULT, "across the end of a mapping");
+	for (uint32_t flag = 2; flag; flag <<= 1) {
+		park.flags = flag;
+		if (call(RPAL_IOC_PARK, &park) != -EINVAL)
+			break;
+	}
+	is(park.flags, 1u << 31, "with an unknown flag");
+	park.flags = RPAL_PARK_REPLY;
+	is(call(RPAL_IOC_PARK, &park), -EFAULT, "with a reply that is nowhere");
+	park.message = (uint64_t)page + 4096 - 8;
+	is(call(RPAL_IOC_PARK, &park), -EFAULT, "with one across the end of a mapping");
+	park.message = ~0UL << 12;
+	is(call(RPAL_IOC_PARK, &park), -EFAULT, "with one in the kernel");
+	park = (struct rpal_park){ .epfd = 999, .timeout_ns = -1 };
+	is(call(RPAL_IOC_PARK, &park), -EBADF, "on a file that is not open");
+	park.epfd = -2;
+	is(call(RPAL_IOC_PARK, &park), -EBADF, "on file -2");
+	park.epfd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	is(call(RPAL_IOC_PARK, &park), -EINVAL, "on one that cannot be polled");
+	close(park.epfd);
+	is(control->state, RPAL_STATE_RUN, "the thread was never parked");
+	is(unregister(RPAL_ROLE_SENDER | RPAL_ROLE_RECEIVER), 0, "it is what it was");
+	munmap(page, 4096);
+}
+
+static void test_waits(void)
+{
+	struct rpal_register request = { .roles = RPAL_ROLE_SENDER };
+	struct rpal_wait_reply reply = { .seq = 1, .timeout_ns = -1, .status = 77 };
+	struct rpal_wait_parked parked = { .timeout_ns = -1 };
+	char *page = page_before_hole();
+
+	is(call(RPAL_IOC_WAIT_REPLY, &reply), -EPERM, "WAIT_REPLY of who is not registered");
+	is(call(RPAL_IOC_WAIT_PARKED, &parked), -EPERM, "WAIT_PARKED, too");
+	is(call(RPAL_IOC_FINISH, (void *)1), -EPERM, "and FINISH");
+	is(call(RPAL_IOC_REGISTER, &request), 0, "a sender");
+
+	is(call(RPAL_IOC_WAIT_REPLY, NULL), -EFAULT, "WAIT_REPLY without a buffer");
+	is(call(RPAL_IOC_WAIT_REPLY, BAD), -EFAULT, "at a bad pointer");
+	is(call(RPAL_IOC_WAIT_REPLY, (void *)~0UL), -EFAULT, "in the kernel");
+	is(call(RPAL_IOC_WAIT_REPLY, page + 4096 - 8), -EFAULT, "across the end of a mapping");
+	is(call(RPAL_IOC_WAIT_REPLY, &reply), -ENOENT, "for a call that never was");
+	reply.seq = 0;
+	is(call(RPAL_IOC_WAIT_REPLY, &reply), -ENOENT, "for call 0");
+	reply.seq = ~0UL;
+	is(call(RPAL_IOC_WAIT_REPLY, &reply), -ENOENT, "for call -1");
+	is(reply.status, 77, "no status is written");
+
+	is(call(RPAL_IOC_WAIT_PARKED, NULL), -EFAULT, "WAIT_PARKED without a buffer");
+	is(call(RPAL_IOC_WAIT_PARKED, BAD), -EFAULT, "at a bad pointer");
+	is(call(RPAL_IOC_WAIT_PARKED, (void *)~0UL), -EFAULT, "in the kernel");
+	is(call(RPAL_IOC_WAIT_PARKED, page + 4096 - 8), -EFAULT, "across the end of a mapping");
+	for (uint32_t flag = 2; flag; flag <<= 1) {
+		parked.flags = flag;
+		if (call(RPAL_IOC_WAIT_PARKED, &parked) != -EINVAL)
+			break;
+	}
+	is(parked.flags, 1u << 31, "with an unknown flag");
+	parked.flags = RPAL_WAIT_TURN;
+	is(call(RPAL_IOC_WAIT_PARKED, &parked), -ESRCH, "for thread 0");
+	parked.tid = request.tid;
+	is(call(RPAL_IOC_WAIT_PARKED, &parked), -ESRCH, "for itself");
+	parked.tid = ~0u;
+	is(call(RPAL_IOC_WAIT_PARKED, &parked), -ESRCH, "for a thread of no service");
+
+	is(call(RPAL_IOC_FINISH, 0), -ESRCH, "FINISH of a call to thread 0");
+	is(call(RPAL_IOC_FINISH, (void *)(unsigned long)request.tid), -ESRCH, "to itself");
+	is(call(RPAL_IOC_FINISH, (void *)~0UL), -ESRCH, "to a thread of no service");
+	is(((struct rpal_control *)request.control)->state, RPAL_STATE_RUN, "its state is kept");
+	is(unregister(RPAL_ROLE_SENDER), 0, "it is what it was");
+	munmap(page, 4096);
+}
+
 static int self_role(int socket)
 {
 	fd = device();
@@ -111,6 +299,10 @@ static int self_role(int socket)
 	test_info();
 	test_commands();
 	test_requests();
+	test_register();
+	test_unregister();
+	test_park();
+	test_waits();
 	return tell_counts(socket);
 }
 
@@ -142,6 +334,8 @@ int main(int argc, char **argv)
 {
 	RUN_ROLE(argc, argv);
 	close(device());
+	/* A thread with an rseq area cannot be registered. */
+	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
 	test_in_service("self");
 	test_no_service();
 	return done();
