@@ -2,6 +2,7 @@
 /* guest: cpus=1,2 debug timeout=240 */
 /* All the services there can be, and many one after the other: none leaks. */
 #include "kasan.h"
+#include "marked_program.h"
 #include "memory.h"
 #include "peer.h"
 #include <sys/resource.h>
@@ -28,6 +29,9 @@ static void test_all(void)
 	one_more = spawn("peer", true);
 	is(hear(one_more.socket), -EAGAIN, "the next one's exec fails");
 	is(outcome(&one_more), 97, "and it goes on");
+	one_more = spawn_file(marked_program(), "peer", false);
+	is(hear(one_more.socket), -EAGAIN, "so does that of a marked program");
+	is(outcome(&one_more), 97, "which does not run");
 
 	/* The first is linked with all that have another key. */
 	for (int i = 1; i < SERVICES; i++) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* guest: cpus=1,2 debug timeout=60 */
 /* Every mapping of a service lies in its slot, by whatever way it is made. */
+#include "marked_program.h"
 #include "service.h"
 #include <elf.h>
 #include <limits.h>
@@ -489,16 +490,9 @@ static void test_marked_interpreter(int interpreter)
 static void test_mark(void)
 {
 	int exe = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	int marked = memfd_create("marked", MFD_CLOEXEC);
+	int marked = marked_program();
 	struct child child;
-	char buffer[65536];
-	ssize_t size;
 
-	while ((size = read(exe, buffer, sizeof(buffer))) > 0)
-		if (write(marked, buffer, size) != size)
-			bail_out("write");
-	if (pwrite(marked, "RPAL", 4, 12) != 4)
-		bail_out("pwrite");
 	child = spawn_file(marked, "maps", false);
 	ok(SLOT_OF(hear(child.socket)) - 1 < RPAL_ID_MAX - 1, "a marked program is a service");
 	outcome(&child);
