@@ -61,6 +61,11 @@ const scenarios = {
       counters: client.counters,
     };
   },
+  /** Calls every method of the service once, one after the other. */
+  everyMethod(client) {
+    const answers = client.methods.map((name) => [name, parse(client.callSync(name, bytes()))]);
+    return Object.fromEntries(answers);
+  },
   many(client) {
     let wrong = 0;
     const payload = new Uint8Array(32);
