@@ -135,6 +135,29 @@ const scenarios = {
     callUntil(() => order().length === 5);
     return { order: before, rejection: order().at(-1) };
   },
+  /** Calls as fast as it can, in both ways, and counts meanwhile how often the service's interval fires. */
+  async interval(client) {
+    const ticks = () => parse(client.callSync('timer', bytes())).ticks;
+    const underLoad = async (call) => {
+      const before = ticks();
+      let calls = 0;
+      let elapsed = 0;
+      let last = performance.now();
+      while (elapsed < 1_000) {
+        await call();
+        calls += 1;
+        const now = performance.now();
+        // Nobody's timers fire while the whole machine pauses, so a pause counts as a short call.
+        elapsed += Math.min(now - last, 5);
+        last = now;
+      }
+      return { elapsed, calls, ticks: ticks() - before };
+    };
+    return {
+      callSync: await underLoad(() => client.callSync('echo', bytes(1))),
+      call: await underLoad(() => client.call('echo', bytes(1))),
+    };
+  },
   busy(client) {
     const options = { timeout: 60_000 };
     const turns = () => parse(client.callSync('turns', bytes(), options));
