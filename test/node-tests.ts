@@ -58,7 +58,9 @@ async function runIn(run: GuestRun<NodeTest>, tally: Tally): Promise<void> {
   const where = nameOfRun(run);
   const reports = inRepository('build', 'reports');
   await mkdir(reports, { recursive: true });
-  const report = join(reports, `${String(process.pid)}-${run.kernel}-${String(run.cpus)}.json`);
+  // Guests that differ in one of these only may run beside each other.
+  const parts = [process.pid, run.kernel, run.cpus, run.isolation];
+  const report = join(reports, `${parts.map(String).join('-')}.json`);
   const seconds = run.tests.reduce((sum, test) => sum + test.declaration.timeout, 120);
   const guest = await Guest.boot({
     ...defaultGuest,
