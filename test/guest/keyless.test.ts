@@ -58,6 +58,14 @@ if (allowed) {
         receive: true,
       });
     });
+
+    it.each([
+      ['of a service', ['run', '--', 'node', 'dist/lib/cli/rpal.js', 'doctor', '--json']],
+      ['of any process', ['doctor', '--json']],
+    ])('rpal doctor %s does not say that something is missing, as RPAL works', (_, command) => {
+      const { status, names } = missing(...command);
+      expect([status, names]).toEqual([0, []]);
+    });
   });
 } else {
   describe('where the administrator has not allowed services without protection keys', () => {
