@@ -21,6 +21,8 @@ export interface Patient {
   cpuFlags: ReadonlySet<string>;
   /** The addon's answer about the kernel; a text: the addon cannot be loaded. */
   kernel: KernelInfo | number | string;
+  /** The administrator allows services without protection keys. */
+  isolationNone: boolean;
   shim: string | undefined;
   program: string;
   v8PointerSandbox: boolean;
@@ -40,6 +42,7 @@ export function examine(): Patient {
   return {
     cpuFlags: readCpuFlags(),
     kernel: typeof addon === 'string' ? addon : addon.probe(),
+    isolationNone: /(^|\s)rpal\.isolation=none(\s|$)/.test(textOf('/proc/cmdline')),
     shim: typeof addon === 'string' ? undefined : shimPath(),
     program: process.execPath,
     v8PointerSandbox: variables.v8_enable_sandbox === 1,
@@ -60,11 +63,16 @@ export function diagnose(patient: Patient): Finding[] {
 }
 
 function readCpuFlags(): ReadonlySet<string> {
+  const line = /^flags\s*:(.*)$/m.exec(textOf('/proc/cpuinfo'));
+  return new Set(line?.[1]?.trim().split(/\s+/));
+}
+
+/** The text of a file that need not be there. */
+function textOf(path: string): string {
   try {
-    const line = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
-    return new Set(line?.[1]?.trim().split(/\s+/));
+    return readFileSync(path, 'utf8');
   } catch {
-    return new Set();
+    return '';
   }
 }
 
@@ -121,20 +129,21 @@ function kernelFinding(kernel: Patient['kernel']): Finding {
   }
 }
 
-function mpkFinding({ cpuFlags, kernel }: Patient): Finding {
+function mpkFinding({ cpuFlags, kernel, isolationNone }: Patient): Finding {
   const name = 'protection keys (MPK)';
   if (typeof kernel === 'object' && kernel.caps & Cap.mpk) {
     return { name, verdict: 'ok', found: 'used by the kernel' };
   }
+  if (typeof kernel === 'object' && (isolationNone || cpuFlags.has('ospke'))) {
+    return {
+      name,
+      verdict: 'note',
+      found: 'RPAL runs without (rpal.isolation=none)',
+      advice: 'remove the kernel parameter if peers shall not see each other by accident',
+    };
+  }
   if (cpuFlags.has('ospke')) {
-    return typeof kernel === 'object'
-      ? {
-          name,
-          verdict: 'note',
-          found: 'the CPU has them, but RPAL runs without (isolation=none)',
-          advice: 'remove the kernel parameter if peers shall not see each other by accident',
-        }
-      : { name, verdict: 'ok', found: 'the CPU has them and the kernel uses them' };
+    return { name, verdict: 'ok', found: 'the CPU has them and the kernel uses them' };
   }
   if (cpuFlags.has('pku')) {
     return {

@@ -13,6 +13,7 @@ const healthy: Patient = {
     slotEnd: 0n,
     tickLimit: 10,
   },
+  isolationNone: false,
   shim: '/shim',
   // PIE on Debian; the tests that need another kind are in elf.test.ts.
   program: '/bin/true',
@@ -25,6 +26,16 @@ function missing(patient: Partial<Patient>): Finding[] {
 
 it('finds nothing where nothing is missing', () => {
   expect(missing({})).toEqual([]);
+});
+
+it('misses no protection keys where the administrator has allowed services without', () => {
+  expect(
+    missing({
+      cpuFlags: new Set(['fsgsbase']),
+      kernel: { ...(healthy.kernel as object), caps: 0 } as never,
+      isolationNone: true,
+    }),
+  ).toEqual([]);
 });
 
 it.each<[string, Partial<Patient>, RegExp, RegExp]>([
