@@ -122,6 +122,11 @@ static long attach_over_it(void)
 	return ret;
 }
 
+static long shuffle_it(void)
+{
+	return result(syscall(SYS_remap_file_pages, area(), PAGE, 0, 1, 0));
+}
+
 static long advise_all(int advice)
 {
 	return result(madvise(area(), RPAL_CONTROL_SIZE, advice));
@@ -182,6 +187,7 @@ static const struct attempt {
 	{ "mmap over its beginning", map_beside_it, EPERM, false },
 	{ "mremap of something else over it", move_over_it, EPERM, false },
 	{ "shmat over it", attach_over_it, EPERM, false },
+	{ "remap_file_pages", shuffle_it, EINVAL, false },
 	{ "MADV_DONTNEED", forget_it, EPERM, true },
 	{ "MADV_PAGEOUT", page_it_out, EINVAL, true },
 	{ "MADV_FREE", let_it_be_freed, EINVAL, false },

@@ -83,6 +83,11 @@ __attribute__((noinline)) static void step_oneself(void)
 		     : "memory", "cc");
 }
 
+__attribute__((noinline)) static void overflow(void)
+{
+	asm volatile("int $4");
+}
+
 __attribute__((noinline)) static void divide_x87(void)
 {
 	uint16_t before, unmasked = 0x37f & ~4;
@@ -139,6 +144,7 @@ static const struct trap {
 	{ "sgdt to an address that is not there (#GP or #PF)", emulated, SIGSEGV, 3 },
 	{ "int1 (#DB)", icebp, SIGTRAP, 0 },
 	{ "TF, set by popf (#DB)", step_oneself, SIGTRAP, 0 },
+	{ "int $4 (#OF)", overflow, SIGSEGV, 0 },
 	{ "a division of x87 (#MF)", divide_x87, SIGFPE, 0 },
 	{ "a division of SSE (#XM)", divide_sse, SIGFPE, 0 },
 	{ "a misaligned access (#AC)", misaligned, SIGBUS, 0 },
