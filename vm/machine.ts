@@ -56,8 +56,8 @@ export function kernelParameters(machine: Machine): string {
     // call: then no event loop can be free of them.
     'tsc=reliable',
     // It waits 10 ticks of its own clock for interrupts, and panics without: on a busy host QEMU has
-    // not had a turn until then.
-    'no_timer_check',
+    // not had a turn until then. A clock that counts instructions waits for QEMU.
+    ...(machine.icount ? [] : ['no_timer_check']),
     'random.trust_cpu=on',
     ...(machine.gdb ? ['nokaslr'] : []),
     `rpal.repository=${encodeBootPath(machine.repository)}`,
