@@ -5,6 +5,7 @@
  * ways. An open /dev/rpal is of no use to others. Whoever is refused sees
  * nothing.
  */
+#include "marked_program.h"
 #include "peer.h"
 #include <grp.h>
 #include <linux/capability.h>
@@ -12,8 +13,6 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/random.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
 
 #define PAGE  4096UL
 #define USER  1000
@@ -191,22 +190,13 @@ static void test_rights(void)
 
 static void make_set_uid_program(bool marked)
 {
-	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	int to = open(SET_UID_PROGRAM, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
-	struct stat stat;
-	off_t at = 0;
 
-	if (from < 0 || to < 0 || fstat(from, &stat))
-		bail_out(SET_UID_PROGRAM);
-	while (at < stat.st_size)
-		if (sendfile(to, from, &at, stat.st_size - at) <= 0)
-			bail_out("sendfile");
-	/* Whoever executes this gets a service. */
-	if (marked && pwrite(to, "RPAL", 4, 12) != 4)
-		bail_out("the mark");
+	copy_program(to);
+	if (marked)
+		mark_program(to);
 	MUST(fchmod(to, 04755));
 	close(to);
-	close(from);
 }
 
 /* In a service of the user. */

@@ -388,10 +388,7 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && !strcmp(argv[1], "--child"))
 		return is_service();
-	if (argc > 2 && !strcmp(argv[1], "--mortal")) {
-		side = become_peers(atoi(argv[2]));
-		introduce_receiver(&side, RPAL_ROLE_RECEIVER);
+	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
 		serve_calls(handle);
-	}
 	return two_services(argc, argv, server, client);
 }

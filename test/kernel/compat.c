@@ -11,6 +11,7 @@
  */
 #include <rpal_compat.h>
 
+#include "marked_program.h"
 #include "tap.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -19,9 +20,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -301,25 +300,6 @@ static int server(const char *name)
 				take_words(how);
 		}
 	}
-}
-
-/* A file like this program, but marked: whoever executes it is a service. */
-static int marked_copy(void)
-{
-	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	int to = memfd_create("compat", MFD_CLOEXEC);
-	struct stat stat;
-	off_t at = 0;
-
-	if (from < 0 || to < 0 || fstat(from, &stat))
-		die("a copy");
-	while (at < stat.st_size)
-		if (sendfile(to, from, &at, stat.st_size - at) <= 0)
-			die("sendfile");
-	if (pwrite(to, "RPAL", 4, 12) != 4)
-		die("the mark");
-	close(from);
-	return to;
 }
 
 /* @standard_input: becomes descriptor 0, if it is not negative. */
@@ -692,7 +672,7 @@ static int client(const char *name)
 	pid_t pid;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	program = marked_copy();
+	program = marked_program();
 	test_before_init();
 	test_threads();
 	pid = start_server(name);
@@ -730,7 +710,7 @@ int main(int argc, char **argv)
 		printf("Bail out! rpal_init() of a program that is not marked: %d\n", error);
 		return 1;
 	}
-	pid = start(marked_copy(), "client", "rpal-compat", -1);
+	pid = start(marked_program(), "client", "rpal-compat", -1);
 	waitpid(pid, &status, 0);
 	if (WIFSIGNALED(status))
 		printf("Bail out! the client died of signal %d\n", WTERMSIG(status));

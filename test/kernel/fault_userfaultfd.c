@@ -337,11 +337,8 @@ int main(int argc, char **argv)
 {
 	struct side side;
 
-	if (argc > 2 && !strcmp(argv[1], "--mortal")) {
-		side = become_peers(atoi(argv[2]));
-		introduce_receiver(&side, RPAL_ROLE_RECEIVER);
+	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
 		serve(&side);
-	}
 	if (argc > 2 && !strcmp(argv[1], "--client-of-its-own")) {
 		struct rpal_message m = { { LOAD } };
 

@@ -306,12 +306,9 @@ static int client(struct side *side, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc > 2 && !strcmp(argv[1], "--mortal")) {
-		struct side side = become_peers(atoi(argv[2]));
+	struct side side;
 
-		introduce_receiver(&side, RPAL_ROLE_RECEIVER);
+	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
 		serve(&side);
-		return 0;
-	}
 	return two_services(argc, argv, server, client);
 }

@@ -249,6 +249,17 @@ static long more_parks(struct side *side, long before, long back)
 	return now - expected;
 }
 
+/* The same, when one more call has not made it park. */
+static long parks_at_rest(struct side *side, long *back)
+{
+	long before;
+
+	do
+		before = settled_parks(side, back);
+	while (parks(side) != before || handed_back() != *back);
+	return before;
+}
+
 static void *wake_on_loan(void *arg)
 {
 	const struct side *side = arg;
@@ -265,9 +276,7 @@ static void test_wake_on_loan(struct side *side)
 	pthread_t thread;
 
 	do {
-		do {
-			before = settled_parks(side, &back);
-		} while (parks(side) != before || handed_back() != back);
+		before = parks_at_rest(side, &back);
 		if (pthread_create(&thread, NULL, wake_on_loan, side))
 			die("pthread_create", errno);
 		wanted = ask(side, SPIN, 0);
@@ -290,9 +299,7 @@ static void test_wake(struct side *side)
 	is(ask(side, WAKE, rpal_tid()), -ESRCH, "a thread that only calls");
 
 	limit_loans(LONGEST_LOAN_LIMIT);
-	do {
-		before = settled_parks(side, &back);
-	} while (parks(side) != before || handed_back() != back);
+	before = parks_at_rest(side, &back);
 	ok(true, "calls do not make a receiver park anew");
 	is(result(ioctl(device, RPAL_IOC_WAKE, tid)), 0, "wake it");
 	/* It is on its way: until it has parked again, a call waits. */

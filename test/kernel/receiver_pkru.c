@@ -272,13 +272,10 @@ static int client(struct side *side, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	default_pkru = current_pkru();
-	if (argc > 2 && !strcmp(argv[1], "--mortal")) {
-		struct side side = become_peers(atoi(argv[2]));
+	struct side side;
 
-		introduce_receiver(&side, RPAL_ROLE_RECEIVER);
+	default_pkru = current_pkru();
+	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
 		serve(&side);
-		return 0;
-	}
 	return two_services(argc, argv, server, client);
 }

@@ -35,11 +35,7 @@ static int stranger(int socket)
 	uint64_t key;
 	int ret;
 
-	MUST(rpal_open());
-	ret = rpal_enable(0);
-	if (ret != -EALREADY)
-		MUST(ret);
-	key = rpal_service()->key;
+	key = enable_service();
 	tell(socket, &key, sizeof(key));
 	hear(socket, &key, sizeof(key));
 	ret = rpal_peer_request(key, &peer);

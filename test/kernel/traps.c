@@ -395,13 +395,10 @@ static int start(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc > 2 && !strcmp(argv[1], "--mortal")) {
-		struct side side = become_peers(atoi(argv[2]));
+	struct side side;
 
-		introduce_receiver(&side, RPAL_ROLE_RECEIVER);
+	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
 		serve();
-		return 0;
-	}
 	/* Of a service: two_services() started it. */
 	if (argc > 1)
 		return two_services(argc, argv, server, client);

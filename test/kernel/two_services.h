@@ -67,18 +67,25 @@ static inline void meet_again(int socket)
 	hear(socket, &byte, 1);
 }
 
-/* Both sides: become peers. */
-static inline struct side become_peers(int socket)
+/* Lets others ask for this service; its key. */
+static inline uint64_t enable_service(void)
 {
-	struct side side = { .socket = socket };
-	struct greeting mine, theirs;
 	int ret;
 
 	MUST(rpal_open());
 	ret = rpal_enable(0);
 	if (ret != -EALREADY)
 		MUST(ret);
-	mine.key = rpal_service()->key;
+	return rpal_service()->key;
+}
+
+/* Both sides: become peers. */
+static inline struct side become_peers(int socket)
+{
+	struct side side = { .socket = socket };
+	struct greeting mine, theirs;
+
+	mine.key = enable_service();
 	mine.pid = getpid();
 	tell(socket, &mine, sizeof(mine));
 	hear(socket, &theirs, sizeof(theirs));
@@ -153,6 +160,19 @@ static inline struct side start_peer(const char *role, int argc, char **argv, pi
 	close(sockets[0]);
 	side = become_peers(sockets[1]);
 	return side;
+}
+
+/*
+ * Did start_peer() start this program, as "--mortal"? Then it is a peer by now,
+ * and has introduced its receiver.
+ */
+static inline bool is_mortal(int argc, char **argv, unsigned int roles, struct side *side)
+{
+	if (argc < 3 || strcmp(argv[1], "--mortal"))
+		return false;
+	*side = become_peers(atoi(argv[2]));
+	introduce_receiver(side, roles);
+	return true;
 }
 
 /*

@@ -86,11 +86,12 @@ async function runSuite(run: StressRun, options: StressOptions, tally: Tally): P
   const { suite, program, seconds } = run;
   const { kernel, seed } = options;
   const name = seconds === undefined ? `${suite.name}, ${program}` : suite.name;
-  const where = `${name}, ${nameOfRun({ ...run, kernel: basename(kernel), append: '' })}`;
+  const inGuest = { ...run, kernel, append: '' };
+  const where = `${name}, ${nameOfRun({ ...inGuest, kernel: basename(kernel) })}`;
   const time = seconds === undefined ? 'until it is complete' : duration(seconds * 1000);
   process.stdout.write(`\n== ${where}: ${suite.about}, ${time}\n`);
   const started = Date.now();
-  const machine = machineOfRun({ ...run, kernel, append: '' });
+  const machine = machineOfRun(inGuest);
   const guest = await Guest.boot({
     ...defaultGuest,
     ...machine,
