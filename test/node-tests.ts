@@ -59,7 +59,7 @@ async function runIn(run: GuestRun<NodeTest>, tally: Tally): Promise<void> {
   const reports = inRepository('build', 'reports');
   await mkdir(reports, { recursive: true });
   // Guests that differ in one of these only may run beside each other.
-  const parts = [process.pid, run.kernel, run.cpus, run.isolation];
+  const parts = [process.pid, run.kernel, run.cpus, run.isolation, run.append];
   const report = join(reports, `${parts.map(String).join('-')}.json`);
   const seconds = run.tests.reduce((sum, test) => sum + test.declaration.timeout, 120);
   const guest = await Guest.boot({

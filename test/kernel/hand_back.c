@@ -1,6 +1,7 @@
 /* guest: cpus=1,2 isolation=mpk,none debug timeout=180 */
 // SPDX-License-Identifier: MIT
 /* Whatever a handler does, it does as the server; the client only waits. */
+#include "trap_handler.h"
 #include "two_services.h"
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -34,21 +35,6 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 	/* All of the faulting instructions below are two bytes long. */
 	if (signal != SIGTRAP)
 		where->uc_mcontext.gregs[REG_RIP] += 2;
-}
-
-static void handle_signals(void)
-{
-	static char stack[65536];
-	const int signals[] = { SIGSEGV, SIGILL, SIGFPE, SIGTRAP };
-	stack_t alternative = { .ss_sp = stack, .ss_size = sizeof(stack) };
-	struct sigaction action = {
-		.sa_sigaction = on_signal,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK,
-	};
-
-	sigaltstack(&alternative, NULL);
-	for (int i = 0; i < 4; i++)
-		sigaction(signals[i], &action, NULL);
 }
 
 static uint64_t spin(uint64_t ms)
@@ -131,7 +117,7 @@ static int handle(struct rpal_message *m)
 		m->word[2] = getpid();
 		return 0;
 	case HANDLE:
-		handle_signals();
+		handle_traps(on_signal);
 		return 0;
 	case SEGV:
 		asm volatile("mov (%%rax), %%eax" : "=a"(value) : "a"(8));

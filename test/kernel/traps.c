@@ -11,6 +11,7 @@
  * alignment checks, for example).
  */
 #include "registers.h"
+#include "trap_handler.h"
 #include "two_services.h"
 
 #define FLAG_TF 0x100
@@ -195,21 +196,6 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 	go_on_after(current_trap, &where->uc_mcontext);
 }
 
-static void handle_signals(void)
-{
-	static char stack[65536];
-	const int signals[] = { SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS };
-	stack_t alternative = { .ss_sp = stack, .ss_size = sizeof(stack) };
-	struct sigaction action = {
-		.sa_sigaction = on_signal,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK,
-	};
-
-	sigaltstack(&alternative, NULL);
-	for (int i = 0; i < 5; i++)
-		sigaction(signals[i], &action, NULL);
-}
-
 static void spring(const struct trap *trap)
 {
 	caught = (struct outcome){ 0 };
@@ -239,7 +225,7 @@ static int handle(struct rpal_message *m)
 	uint64_t what = m->word[0];
 
 	if (what == HANDLE_SIGNALS) {
-		handle_signals();
+		handle_traps(on_signal);
 	} else if (what == ODD_FLAGS) {
 		m->word[1] = flags_over_syscall();
 	} else {
@@ -387,7 +373,7 @@ static int start(int argc, char **argv)
 {
 	char *args[1 + TRAPS] = { argv[0] };
 
-	handle_signals();
+	handle_traps(on_signal);
 	for (int i = 0; i < TRAPS; i++)
 		args[1 + i] = probe(&traps[i]);
 	return two_services(1 + TRAPS, args, server, client);
