@@ -224,6 +224,7 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 	struct rpal_self *self = &rpal_self;
 	struct queue_set *set = rpal_set_of(epfd);
 	int64_t deadline;
+	bool over;
 	long ret;
 	int n;
 
@@ -236,36 +237,34 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 		return 0;
 
 	if (look_first(self)) {
-		if (rpal_contended(self)) {
-			ret = rpal_give_turn(self);
-			if (ret == RPAL_SWITCH_CALLED)
-				return report_call(self, events);
-			if (ret < 0)
-				return set_errno(ret);
-		}
+		ret = rpal_contended(self) ? rpal_give_turn(self) : 0;
+		if (ret == RPAL_SWITCH_CALLED)
+			return report_call(self, events);
 		n = epoll_wait(epfd, events, maxevents, 0);
 		if (n != 0 || timeout == 0)
 			return n;
+		if (ret < 0)
+			return set_errno(ret);
 	}
 	deadline = deadline_of(timeout);
 	for (;;) {
 		ret = park_until(self, epfd, deadline);
-		switch (ret) {
-		case RPAL_SWITCH_CALLED:
+		if (ret == RPAL_SWITCH_CALLED)
 			return report_call(self, events);
-		case RPAL_PARK_EVENT:
+		/*
+		 * Events come before a signal, and before the end of the time.
+		 * Either may have ended a turn, which looks at no events.
+		 */
+		over = ret < 0 || (deadline != NEVER && rpal_now() >= deadline);
+		if (over || ret == RPAL_PARK_EVENT) {
 			n = epoll_wait(epfd, events, maxevents, 0);
 			if (n != 0)
 				return n;
-			break;
-		case RPAL_PARK_TIMEOUT:
-		case RPAL_SWITCH_NOTIFIED:
-			break;
-		default:
-			return set_errno(ret);
 		}
-		/* Woken for an event that is gone, or for an older timeout. */
-		if (deadline != NEVER && rpal_now() >= deadline)
+		if (ret < 0)
+			return set_errno(ret);
+		/* If not: an event that is gone, or an older timeout. */
+		if (over)
 			return 0;
 	}
 }
