@@ -65,6 +65,13 @@ export const suites: readonly Suite[] = [
     cpus: [1, 2, 4],
   },
   {
+    name: 'epoll-same',
+    program: 'epoll_same',
+    about: 'rpal_epoll_wait and epoll_wait, call by call',
+    weight: 2,
+    cpus: [1, 2],
+  },
+  {
     name: 'soak',
     program: 'soak',
     about: 'a mixed load, and memory stays flat',
