@@ -7,8 +7,10 @@
  * The client computes a little and calls a server that computes a little, in
  * user mode. Both know how many instructions they have executed, and that is
  * the time of a guest that counts them. It has to be met within 5 % of the sum.
- * Or the client has the kernel work for it: that is no time on loan either.
+ * Or the client has the kernel work for it: that is no time on loan either. Or
+ * the server's handler calls a third service, and all three compute.
  */
+#include "random.h"
 #include "two_services.h"
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -21,9 +23,16 @@
  * ticks fall evenly into all of its parts.
  */
 #define BURST	  2469000L
+/*
+ * A nested call is handed back before the second one, so two tasks take turns,
+ * and no burst is such a section for both. So they are of any length, and for
+ * longer: ticks are samples then. They miss some of the time on loan that comes
+ * before such a hand-back: it is short here.
+ */
+#define NESTED_SECONDS 4
 #define TOLERANCE 5
 
-enum { COMPUTE = 1, USED };
+enum { COMPUTE = 1, USED, USED_BY_THIRD };
 
 static long computed;
 
@@ -127,73 +136,144 @@ static struct used used_so_far(void)
 	};
 }
 
+/* The server's. */
+static struct side third;
+
+/* Word 1 is its own work, word 2 the third's, which is done in the midst of it. */
+static int compute_nested(const struct rpal_message *m)
+{
+	struct rpal_message next = { { COMPUTE, m->word[2] } };
+	int ret = 0;
+
+	compute(m->word[1] / 2);
+	if (m->word[2])
+		ret = rpal_call(&third.target, &next, -1);
+	compute(m->word[1] / 2);
+	return ret;
+}
+
 static int handle(struct rpal_message *m)
 {
 	struct used used;
 
-	if (m->word[0] == COMPUTE) {
-		compute(m->word[1]);
-		return 0;
+	if (m->word[0] == COMPUTE)
+		return compute_nested(m);
+	if (m->word[0] == USED_BY_THIRD) {
+		*m = (struct rpal_message){ { USED } };
+		return rpal_call(&third.target, m, -1);
 	}
 	used = used_so_far();
 	*m = (struct rpal_message){ { used.rusage, used.proc, used.cgroup, computed } };
 	return 0;
 }
 
-static void server(struct side *side, int argc, char **argv)
+static void serve(void)
 {
 	enter_cgroup();
 	serve_calls(handle);
 }
 
-/* Percent of the sum. */
-static long percent(long part, long other)
+static void server(struct side *side, int argc, char **argv)
 {
-	return part + other ? (100 * part + (part + other) / 2) / (part + other) : 0;
+	pid_t pid;
+
+	third = start_peer("--mortal", 0, NULL, &pid);
+	meet_receiver(&third);
+	serve();
+}
+
+/* Of the whole. */
+static long percent(long part, long whole)
+{
+	return whole ? (100 * part + whole / 2) / whole : 0;
 }
 
 /*
  * Time is moved when it has passed, by ticks: a process that was given nothing
  * since can have a tick less than before.
  */
-static void check(const char *what, long server, long client, long truth)
+static void check(const char *what, const char *who, long part, long whole, long truth)
 {
-	long got = percent(server, client);
+	long got = percent(part, whole);
 
-	ok(labs(got - truth) <= TOLERANCE && server + client > SECONDS * 900,
-	   "%s: the server has used %ld %% (%ld ms, the client %ld ms)", what, got, server, client);
+	ok(labs(got - truth) <= TOLERANCE && whole > SECONDS * 900,
+	   "%s: %s has used %ld %%, in truth %ld (%ld of %ld ms)", what, who, got, truth, part,
+	   whole);
 }
 
-/* @zero: a file for the client to read from instead of computing in user mode, or -1. */
-static void share(struct side *side, unsigned int on_loan, int zero)
+enum { CLIENT, SERVER, THIRD, SIDES };
+
+static const char *const side_names[] = { "the client", "the server", "the third" };
+
+/* How far a side is. */
+struct account {
+	long used[3]; /* ms, by each interface */
+	long computed;
+};
+
+static void ask(const struct side *side, uint64_t what, struct account *account)
 {
-	struct rpal_message there, then = { { USED } }, m;
-	struct used before, after;
-	long own, truth;
+	struct rpal_message m = { { what } };
+
+	MUST(rpal_call(&side->target, &m, -1));
+	*account = (struct account){ { m.word[0], m.word[1], m.word[2] }, m.word[3] };
+}
+
+static void take_stock(const struct side *side, int sides, struct account accounts[SIDES])
+{
+	struct used used;
+
+	ask(side, USED, &accounts[SERVER]);
+	if (sides > THIRD)
+		ask(side, USED_BY_THIRD, &accounts[THIRD]);
+	used = used_so_far();
+	accounts[CLIENT] = (struct account){ { used.rusage, used.proc, used.cgroup }, computed };
+}
+
+/*
+ * Percent of the work that is the server's and the third's. @zero: a file for
+ * the client to read from instead of computing in user mode, or -1.
+ */
+static void share(const struct side *side, unsigned int server, unsigned int third, int zero)
+{
+	static const char *const interfaces[] = { "getrusage", "/proc/PID/stat", "cpu.stat" };
+	struct account before[SIDES], after[SIDES];
+	unsigned int own = 100 - server - third;
+	int sides = third ? SIDES : THIRD;
+	struct random random = { 1 };
 	double end;
 
-	MUST(rpal_call(&side->target, &then, -1));
-	before = used_so_far();
-	own = computed;
-	end = now() + SECONDS;
+	take_stock(side, sides, before);
+	end = now() + (third ? NESTED_SECONDS : SECONDS);
 	while (now() < end) {
+		long burst = third ? BURST / 2 + random_below(&random, BURST) : BURST;
+		struct rpal_message m = {
+			{ COMPUTE, burst * server / 100, burst * third / 100 },
+		};
+
 		if (zero < 0)
-			compute(BURST * (100 - on_loan) / 100);
+			compute(burst * own / 100);
 		else
-			compute_in_kernel(zero, BURST * (100 - on_loan) / 100);
-		m = (struct rpal_message){ { COMPUTE, BURST * on_loan / 100 } };
+			compute_in_kernel(zero, burst * own / 100);
 		MUST(rpal_call(&side->target, &m, -1));
 	}
-	there = (struct rpal_message){ { USED } };
-	MUST(rpal_call(&side->target, &there, -1));
-	after = used_so_far();
+	take_stock(side, sides, after);
 
-	truth = percent(there.word[3] - then.word[3], computed - own);
-	printf("# %u %% of the work on loan%s; measured %ld %%\n", on_loan,
-	       zero < 0 ? "" : ", the client's in the kernel", truth);
-	check("getrusage", there.word[0] - then.word[0], after.rusage - before.rusage, truth);
-	check("/proc/PID/stat", there.word[1] - then.word[1], after.proc - before.proc, truth);
-	check("cpu.stat", there.word[2] - then.word[2], after.cgroup - before.cgroup, truth);
+	printf("# %u %% on loan of the server, %u %% of a third%s\n", server, third,
+	       zero < 0 ? "" : ", the client's in the kernel");
+	for (int i = 0; i < 3; i++) {
+		long whole = 0, work = 0;
+
+		for (int who = 0; who < sides; who++) {
+			whole += after[who].used[i] - before[who].used[i];
+			work += after[who].computed - before[who].computed;
+		}
+		/* The shares of two are one. */
+		for (int who = sides == SIDES ? CLIENT : SERVER; who < sides; who++)
+			check(interfaces[i], side_names[who],
+			      after[who].used[i] - before[who].used[i], whole,
+			      percent(after[who].computed - before[who].computed, work));
+	}
 }
 
 static int client(struct side *side, int argc, char **argv)
@@ -202,13 +282,19 @@ static int client(struct side *side, int argc, char **argv)
 
 	enter_cgroup();
 	for (unsigned int on_loan = 0; on_loan <= 100; on_loan += 25)
-		share(side, on_loan, -1);
+		share(side, on_loan, 0, -1);
 	for (unsigned int on_loan = 25; on_loan <= 75; on_loan += 25)
-		share(side, on_loan, zero);
+		share(side, on_loan, 0, zero);
+	share(side, 0, 50, -1);
+	share(side, 10, 50, -1);
 	return done();
 }
 
 int main(int argc, char **argv)
 {
+	struct side side;
+
+	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
+		serve();
 	return two_services(argc, argv, server, client);
 }
