@@ -156,6 +156,8 @@ enum {
 	/* What else a handler is asked for. */
 	HANDLE_SIGNALS = TRAPS,
 	ODD_FLAGS, /* over a system call; answers with the flags after it */
+	KEEP_AC,   /* returns with AC, which it has set; answers with its flags before */
+	KEEP_AC_HANDED_BACK,
 };
 
 /* What came of a trap. */
@@ -220,6 +222,27 @@ static uint64_t flags_over_syscall(void)
 	return flags;
 }
 
+static uint64_t current_flags(void)
+{
+	uint64_t flags;
+
+	asm volatile("lea -128(%%rsp), %%rsp\n\t"
+		     "pushfq\n\t"
+		     "pop %0\n\t" STACK_BACK
+		     : "=r"(flags));
+	return flags;
+}
+
+static void set_ac(void)
+{
+	asm volatile(CHANGE_FLAGS("orq $0x40000") STACK_BACK : : : "memory", "cc");
+}
+
+static void clear_ac(void)
+{
+	asm volatile(CHANGE_FLAGS("andq $~0x40000") STACK_BACK : : : "memory", "cc");
+}
+
 static int handle(struct rpal_message *m)
 {
 	uint64_t what = m->word[0];
@@ -228,6 +251,11 @@ static int handle(struct rpal_message *m)
 		handle_traps(on_signal);
 	} else if (what == ODD_FLAGS) {
 		m->word[1] = flags_over_syscall();
+	} else if (what == KEEP_AC || what == KEEP_AC_HANDED_BACK) {
+		m->word[1] = current_flags();
+		if (what == KEEP_AC_HANDED_BACK)
+			getppid();
+		set_ac();
 	} else {
 		spring(&traps[what]);
 		m->word[1] = caught.signal;
@@ -247,17 +275,6 @@ static void serve(void)
 static void server(struct side *side, int argc, char **argv)
 {
 	serve();
-}
-
-static uint64_t current_flags(void)
-{
-	uint64_t flags;
-
-	asm volatile("lea -128(%%rsp), %%rsp\n\t"
-		     "pushfq\n\t"
-		     "pop %0\n\t" STACK_BACK
-		     : "=r"(flags));
-	return flags;
 }
 
 /* A call; *kept: the client has its registers, flags and control words. */
@@ -334,6 +351,36 @@ static void test_flags(const struct side *side)
 	ok(kept, "and the client does not get them");
 }
 
+/*
+ * Flags are not preserved by a call in user mode, no more than by a call of a
+ * function: the caller gets the handler's, and the handler the caller's. Each
+ * has its own when the kernel has handed the context back.
+ */
+static void test_ac(const struct side *side)
+{
+	struct rpal_message m = { { KEEP_AC } };
+	uint64_t after;
+	bool kept;
+	int ret;
+
+	set_ac();
+	ret = rpal_call(&side->target, &m, -1);
+	after = current_flags();
+	clear_ac();
+	ok(!ret && m.word[1] & FLAG_AC && after & FLAG_AC,
+	   "AC of the caller is there in a handler (%#llx)", m.word[1]);
+	m = (struct rpal_message){ { KEEP_AC } };
+	ret = rpal_call(&side->target, &m, -1);
+	after = current_flags();
+	clear_ac();
+	ok(!ret && after & FLAG_AC, "AC of a handler is there in the caller (%#lx)", after);
+	ret = ask(side, &m, KEEP_AC_HANDED_BACK, &kept);
+	ok(!ret && kept, "but not if the call was handed back");
+	/* The handler's context has it until it is called again. */
+	ret = ask(side, &m, ODD_FLAGS, &kept);
+	ok(!ret && kept, "and it is gone with the next call");
+}
+
 static int client(struct side *side, int argc, char **argv)
 {
 	struct rpal_message m;
@@ -350,6 +397,9 @@ static int client(struct side *side, int argc, char **argv)
 		if (expected.signal != traps[i].signal) {
 			ok(true, "%s # SKIP not what this machine raises (signal %d)",
 			   traps[i].name, expected.signal);
+			/* Without exceptions, AC can be looked at. */
+			if (traps[i].raise == misaligned)
+				test_ac(side);
 			continue;
 		}
 		test_handled(side, &traps[i], &expected);
