@@ -34,12 +34,39 @@ export function messageOf(line: string): string {
   return line.replace(/\r$/, '').replace(/^\[ *\d+\.\d+\](\[ *[TC]\d+\])? ?/, '');
 }
 
+/**
+ * Of these messages, those that belong to a report that a memory cgroup has no more memory, and look
+ * like a fault of the kernel: it is the fault of who set the limit.
+ */
+function cgroupReports(messages: readonly string[]): ReadonlySet<number> {
+  const found = new Set<number>();
+  let trace: number | undefined;
+  let cgroup = false;
+  messages.forEach((message, index) => {
+    if (/^.+ invoked oom-killer: /.test(message)) {
+      trace = undefined;
+      cgroup = false;
+    } else if (message.startsWith('Call Trace:')) {
+      trace ??= index;
+    } else if (message.startsWith('Memory cgroup stats for ')) {
+      cgroup = true;
+      if (trace !== undefined) found.add(trace);
+    } else if (cgroup && message.startsWith('Out of memory and no killable processes')) {
+      found.add(index);
+    }
+  });
+  return found;
+}
+
 /** Lines of a console log in which the kernel reports a fault in itself. */
 export function faultReports(log: string): string[] {
-  return log.split('\n').filter((line) => {
-    const message = messageOf(line);
-    return reports.some((report) => report.test(message));
-  });
+  const lines = log.split('\n');
+  const messages = lines.map(messageOf);
+  const excused = cgroupReports(messages);
+  return lines.filter(
+    (_, index) =>
+      !excused.has(index) && reports.some((report) => report.test(messages[index] ?? '')),
+  );
 }
 
 /** Whether the log ends in a panic. */

@@ -41,6 +41,36 @@ describe('faultReports', () => {
   });
 });
 
+describe('faultReports of a kernel out of memory', () => {
+  const trace = [
+    '[    2.7] exe invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0',
+    '[    2.7] CPU: 0 UID: 0 PID: 46 Comm: exe Not tainted 6.12.117 #1',
+    '[    2.7] Call Trace:',
+    '[    2.7]  dump_header+0x3e/0x1c0',
+  ];
+  const group = '[    2.8] Memory cgroup stats for /owner:';
+  const nobody = '[    2.9] Out of memory and no killable processes...';
+
+  it('does not mind the limit of a cgroup', () => {
+    expect(faultReports([...trace, group].join('\n'))).toEqual([]);
+    expect(faultReports([...trace, group, nobody].join('\n'))).toEqual([]);
+  });
+
+  it('notices that the guest has no memory', () => {
+    expect(faultReports([...trace, nobody].join('\n'))).toEqual([trace[2], nobody]);
+    expect(faultReports([...trace, group, ...trace, nobody].join('\n'))).toEqual([
+      trace[2],
+      nobody,
+    ]);
+  });
+
+  it('notices faults beside it', () => {
+    const warning = '[    2.8] WARNING: CPU: 1 PID: 123 at rpal/loan.c:42';
+    const log = [...trace, warning, '[    2.8] Call Trace:', group, '[    3.0] Call Trace:'];
+    expect(faultReports(log.join('\n'))).toEqual([warning, log[5], log[7]]);
+  });
+});
+
 describe('messageOf', () => {
   it('takes off the time and the thread', () => {
     expect(messageOf('[   12.345678][    T1] hello [x]\r')).toBe('hello [x]');
