@@ -26,8 +26,7 @@
 /*
  * A nested call is handed back before the second one, so two tasks take turns,
  * and no burst is such a section for both. So they are of any length, and for
- * longer: ticks are samples then. They miss some of the time on loan that comes
- * before such a hand-back: it is short here.
+ * longer: ticks are samples then.
  */
 #define NESTED_SECONDS 4
 #define TOLERANCE 5
@@ -287,6 +286,8 @@ static int client(struct side *side, int argc, char **argv)
 		share(side, on_loan, 0, zero);
 	share(side, 0, 50, -1);
 	share(side, 10, 50, -1);
+	share(side, 20, 60, -1);
+	share(side, 50, 20, -1);
 	return done();
 }
 
