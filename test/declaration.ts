@@ -11,6 +11,8 @@ export interface Declaration {
   cpus: readonly number[];
   /** Runs on one CPU whose clock counts instructions; then `cpus` is [1]. */
   icount: boolean;
+  /** Runs on a machine whose page tables have 5 levels. */
+  la57: boolean;
   /** Runs in guests with each of these, each once. */
   isolation: readonly Isolation[];
   /** Runs once more with each of these parameters of the kernel, on the normal one. */
@@ -32,6 +34,8 @@ function isIsolation(word: string): word is Isolation {
   return isolations.some((known) => known === word);
 }
 
+const known = ['cpus', 'icount', 'la57', 'isolation', 'append', 'debug', 'stock', 'timeout'];
+
 const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
 
 /**
@@ -40,6 +44,7 @@ const pattern = /^\s*(?:\/\*|\/\/)\s*guest:(.*?)(?:\*\/)?\s*$/m;
  *     /* guest: cpus=1,2 icount debug timeout=60 *\/
  *
  * `cpus=` lists numbers of CPUs (default: 1 and 2). `icount` is for tests that count instructions.
+ * `la57` wants page tables with 5 levels, instead of 4: on such a machine nobody is a service.
  * `isolation=` lists ways in which services are kept apart (mpk, none; keyless, none-keyless on a
  * machine that has no protection keys; default: mpk).
  * `append=` lists parameters of the kernel, such as pti=on: with each of them the test runs once more,
@@ -56,10 +61,10 @@ export function parseDeclaration(source: string): Declaration {
     }),
   );
   for (const name of values.keys()) {
-    if (!['cpus', 'icount', 'isolation', 'append', 'debug', 'stock', 'timeout'].includes(name)) {
+    if (!known.includes(name)) {
       throw new DeclarationError(
         `"guest: ${words.join(' ')}": nothing is known about ${name}. There are cpus=N,…, icount, ` +
-          `isolation=${isolations.join()}, append=PARAMETER,…, debug, debug=no, stock and ` +
+          `la57, isolation=${isolations.join()}, append=PARAMETER,…, debug, debug=no, stock and ` +
           'timeout=SECONDS.',
       );
     }
@@ -92,6 +97,7 @@ export function parseDeclaration(source: string): Declaration {
   return {
     cpus: [...new Set(cpus)],
     icount,
+    la57: values.has('la57'),
     isolation: [...new Set(isolation)],
     append: [...new Set(append)],
     debug: debug === undefined ? !icount : debug !== 'no',

@@ -6,6 +6,7 @@ export interface GuestRun<T> {
   kernel: string;
   cpus: number;
   icount: boolean;
+  la57: boolean;
   isolation: Isolation;
   /** One more parameter of the kernel; '': none. */
   append: string;
@@ -23,10 +24,10 @@ const parameters: Readonly<Record<Isolation, string>> = {
 /** What a guest has to be booted with for this. */
 export function machineOfRun(
   run: Omit<GuestRun<unknown>, 'tests'>,
-): Pick<GuestOptions, 'kernel' | 'cpus' | 'icount' | 'append'> {
-  const { kernel, cpus, icount, isolation } = run;
+): Pick<GuestOptions, 'kernel' | 'cpus' | 'icount' | 'la57' | 'append'> {
+  const { kernel, cpus, icount, la57, isolation } = run;
   const append = [parameters[isolation], run.append].filter((word) => word !== '').join(' ');
-  return { kernel, cpus, icount, append };
+  return { kernel, cpus, icount, la57, append };
 }
 
 /** Choices for development that narrow what runs. */
@@ -49,11 +50,11 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
 ): GuestRun<T>[] {
   const runs = new Map<string, GuestRun<T>>();
   const want = (kernel: string, cpus: number, isolation: Isolation, test: T, append = ''): void => {
-    const { icount } = test.declaration;
+    const { icount, la57 } = test.declaration;
     if (narrowing.cpus !== undefined && narrowing.cpus !== cpus) return;
     if (narrowing.kernel !== undefined && narrowing.kernel !== kernel) return;
-    const key = JSON.stringify([kernel, icount, cpus, isolation, append]);
-    const run = runs.get(key) ?? { kernel, cpus, icount, isolation, append, tests: [] };
+    const key = JSON.stringify([kernel, icount, la57, cpus, isolation, append]);
+    const run = runs.get(key) ?? { kernel, cpus, icount, la57, isolation, append, tests: [] };
     run.tests.push(test);
     runs.set(key, run);
   };
@@ -70,6 +71,7 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
     ['normal', 'stock', 'debug'].indexOf(run.kernel),
     run.cpus,
     run.icount ? 1 : 0,
+    run.la57 ? 1 : 0,
     isolations.indexOf(run.isolation),
     run.append === '' ? 0 : 1,
   ];
@@ -84,7 +86,8 @@ export function planGuestRuns<T extends { declaration: Declaration }>(
 export function nameOfRun(run: Omit<GuestRun<unknown>, 'tests'>): string {
   const cpus = `${String(run.cpus)} CPU${run.cpus === 1 ? '' : 's'}`;
   const icount = run.icount ? ', icount' : '';
+  const la57 = run.la57 ? ', 5 levels' : '';
   const isolation = run.isolation === 'mpk' ? '' : `, isolation=${run.isolation}`;
   const append = run.append === '' ? '' : `, ${run.append}`;
-  return `${run.kernel} kernel, ${cpus}${icount}${isolation}${append}`;
+  return `${run.kernel} kernel, ${cpus}${icount}${la57}${isolation}${append}`;
 }

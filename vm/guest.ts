@@ -29,6 +29,8 @@ export interface GuestOptions {
   cpus: number;
   memory: string;
   icount: boolean;
+  /** Page tables with 5 levels. */
+  la57: boolean;
   gdb: boolean;
   append: string;
   /** Its root file system; undefined: the one that all tests have. */
@@ -43,6 +45,7 @@ export const defaultGuest: GuestOptions = {
   cpus: 2,
   memory: '2G',
   icount: false,
+  la57: false,
   gdb: false,
   append: '',
 };

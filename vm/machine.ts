@@ -20,6 +20,8 @@ export interface Machine {
    * repeatable. A CPU's own instructions are only counted where it is the only one.
    */
   icount: boolean;
+  /** Its page tables have 5 levels. */
+  la57: boolean;
   /** Wait for a debugger on QEMU's default port. */
   gdb: boolean;
   /** More kernel parameters. */
@@ -95,7 +97,7 @@ export function qemuArguments(machine: Machine): string[] {
     '-accel',
     kvm ? 'kvm' : `tcg,thread=${machine.icount ? 'single' : 'multi'},tb-size=${translatedMiB}`,
     '-cpu',
-    `${kvm ? 'host' : 'max'},-la57`,
+    `${kvm ? 'host' : 'max'},${machine.la57 ? '+' : '-'}la57`,
     '-smp',
     String(machine.cpus),
     '-m',

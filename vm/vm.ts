@@ -10,6 +10,7 @@ interface VmOptions {
   cpus: number;
   memory: string;
   icount?: true;
+  la57?: true;
   timeout?: number;
   env: Record<string, string>;
   shell?: true;
@@ -40,6 +41,7 @@ async function main(): Promise<number> {
     )
     .option('--memory <size>', 'for example 2G', defaultGuest.memory)
     .option('--icount', 'one CPU whose clock counts guest instructions: exact, repeatable')
+    .option('--la57', 'page tables with 5 levels: no services')
     .addOption(new Option('--timeout <s>', 'seconds the command may take').argParser(positive))
     .addOption(
       new Option('--env <NAME=VALUE>', 'a variable for the command; may be repeated')
@@ -69,6 +71,7 @@ async function main(): Promise<number> {
     cpus: options.icount ? 1 : options.cpus,
     memory: options.memory,
     icount: options.icount === true,
+    la57: options.la57 === true,
     gdb: options.gdb === true,
     append: options.append,
   });

@@ -68,7 +68,7 @@ async function runIn(
 function again(run: StressRun, { kernel, seed }: StressOptions): string {
   const { suite, program, cpus, seconds } = run;
   if (seconds === undefined) {
-    const { append } = machineOfRun({ ...run, kernel, append: '' });
+    const { append } = machineOfRun({ ...run, kernel, la57: false, append: '' });
     const argv = argvOf(run, seed).join(' ');
     return (
       `npm run vm -- --icount --kernel ${kernel} ${append === '' ? '' : `--append ${append} `}` +
@@ -86,7 +86,7 @@ async function runSuite(run: StressRun, options: StressOptions, tally: Tally): P
   const { suite, program, seconds } = run;
   const { kernel, seed } = options;
   const name = seconds === undefined ? `${suite.name}, ${program}` : suite.name;
-  const inGuest = { ...run, kernel, append: '' };
+  const inGuest = { ...run, kernel, la57: false, append: '' };
   const where = `${name}, ${nameOfRun({ ...inGuest, kernel: basename(kernel) })}`;
   const time = seconds === undefined ? 'until it is complete' : duration(seconds * 1000);
   process.stdout.write(`\n== ${where}: ${suite.about}, ${time}\n`);

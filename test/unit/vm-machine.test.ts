@@ -13,6 +13,7 @@ const machine: Machine = {
   cpus: 2,
   memory: '2G',
   icount: false,
+  la57: false,
   gdb: false,
   append: '',
 };
@@ -38,6 +39,11 @@ describe('qemuArguments', () => {
     expect(values(qemuArguments(machine), '-accel')).toEqual([
       expect.stringMatching(/^tcg,thread=multi,tb-size=\d+$/),
     ]);
+  });
+
+  it('has page tables with 5 levels only where they are asked for', () => {
+    expect(values(qemuArguments(machine), '-cpu')).toEqual(['max,-la57']);
+    expect(values(qemuArguments({ ...machine, la57: true }), '-cpu')).toEqual(['max,+la57']);
   });
 
   it('ends when the kernel panics', () => {

@@ -74,6 +74,7 @@ describe('parseDeclaration', () => {
     expect(parseDeclaration('int main;')).toEqual({
       cpus: [1, 2],
       icount: false,
+      la57: false,
       isolation: ['mpk'],
       append: [],
       debug: true,
@@ -86,6 +87,7 @@ describe('parseDeclaration', () => {
     expect(parseDeclaration('// x\n/* guest: cpus=2,4 debug=no timeout=5 */\n')).toEqual({
       cpus: [2, 4],
       icount: false,
+      la57: false,
       isolation: ['mpk'],
       append: [],
       debug: false,
@@ -104,6 +106,7 @@ describe('parseDeclaration', () => {
     ]);
     expect(parseDeclaration('// guest: icount debug\n').debug).toBe(true);
     expect(parseDeclaration('// guest: stock\n').stock).toBe(true);
+    expect(parseDeclaration('// guest: la57\n').la57).toBe(true);
   });
 
   it.each([
@@ -165,6 +168,16 @@ describe('planGuestRuns', () => {
       'rpal.isolation=none',
       'nopku',
       'nopku rpal.isolation=none',
+    ]);
+  });
+
+  it('boots other guests for tests that want 5 levels of page tables', () => {
+    const runs = planGuestRuns([test('a', 'cpus=1 la57'), test('b', 'cpus=1')]);
+    expect(runs.map((run) => [nameOfRun(run), machineOfRun(run).la57])).toEqual([
+      ['normal kernel, 1 CPU', false],
+      ['normal kernel, 1 CPU, 5 levels', true],
+      ['debug kernel, 1 CPU', false],
+      ['debug kernel, 1 CPU, 5 levels', true],
     ]);
   });
 
