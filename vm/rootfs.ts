@@ -17,6 +17,7 @@ const packages = [
   'nodejs',
   'procps',
   'strace',
+  'gdb-minimal',
   'gcc',
   'g++',
   'make',

@@ -106,18 +106,19 @@ static void debug(const pid_t pids[2])
 	for (int i = 0; i < 3; i++) {
 		run_gdb(pids[0], "-ex 'break answer_of' -ex continue -ex bt"
 				 " -ex 'print question ^ 0x5555' -ex delete -ex finish -ex detach");
-		ok(has("Breakpoint 1, answer_of") && has("handle (m=") && has("server (argv=") &&
+		if (!ok(has("Breakpoint 1, answer_of") && has("handle (") && has("server (") &&
 			   has("main (argc="),
-		   "the server's breakpoint in a handler is hit, with the server's frames");
-		ok(!has("client (side=") && !has("question (side="), "and not the client's");
+		   "the server's breakpoint in a handler is hit, with the server's frames"))
+			puts(said);
+		ok(!has("client (") && !has("question ("), "and not the client's");
 		ok(same_values(), "the handler is finished, and has its result");
 		test_calls("after it");
 
 		run_gdb(pids[1], "-ex 'break question' -ex continue -ex bt"
 				 " -ex 'print word ^ 0x5555' -ex delete -ex finish -ex detach");
-		ok(has("Breakpoint 1, question") && has("client (side=") && has("main (argc="),
+		ok(has("Breakpoint 1, question") && has("client (") && has("main (argc="),
 		   "the client's breakpoint is hit, with the client's frames");
-		ok(!has("server (argv=") && !has("handle (m="), "and not the server's");
+		ok(!has("server (") && !has("handle ("), "and not the server's");
 		ok(same_values(), "a call is stepped over, and has its answer");
 		test_calls("after it");
 	}
