@@ -207,13 +207,15 @@ static void test_answers(struct side *side)
 {
 	struct rpal_message m = { { 1, 0, 5 } };
 	uint64_t numbers[ANSWERS];
-	int kept = 0, gone = 0, old = 0;
+	int kept = 0, gone = 0, old = 0, lost = 0;
 
 	leave_calls(side, numbers, ANSWERS);
 	for (int i = 0; i < ANSWERS; i++) {
 		struct rpal_message answer = {};
+		long bad = collect(numbers[i], (void *)8);
 		long ret = collect(numbers[i], &answer);
 
+		lost += bad != (ret ? ret : -EFAULT);
 		kept += !ret && answer.word[1] == ~0ULL;
 		/* Or the call was left just when it had its answer. */
 		gone += ret == -ENOENT;
@@ -221,6 +223,7 @@ static void test_answers(struct side *side)
 	}
 	ok(kept > 0 && kept < ANSWERS / 2 && !old && kept + gone == ANSWERS,
 	   "of %d answers that nobody collected the newest are kept (%d)", ANSWERS, kept);
+	is(lost, 0, "who asks for one at a bad address can ask again");
 	is(collect(numbers[ANSWERS - 1], &m), -ENOENT, "each can be had once");
 	ok(rpal_call(&side->target, &m, -1) == 0 && m.word[1] == ~5ULL, "and then a call works");
 }

@@ -35,7 +35,8 @@
 
 /*
  * Thread ids: generation << 16 | service id << 8 | index in the control area.
- * Never 0. The generation makes a stale id fail instead of naming another.
+ * Never 0. The generation makes a stale id fail instead of naming another, until
+ * 65,536 threads more were registered in the slot.
  */
 #define RPAL_TID_INDEX(tid)	((tid) & 0xff)
 #define RPAL_TID_SERVICE(tid)	(((tid) >> 8) & 0xff)
