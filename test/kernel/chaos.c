@@ -15,6 +15,7 @@
 #include "meet_clients.h"
 #include "memory.h"
 #include "random.h"
+#include "shared_memory.h"
 #include <pthread.h>
 #include <sys/personality.h>
 #include <sys/epoll.h>
@@ -84,9 +85,7 @@ __attribute__((format(printf, 1, 2))) static void is_wrong(const char *format, .
 static struct pair_board *map_board(int fd, int index)
 {
 	board_fd = fd;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 	return &board->pairs[index];
 }
 
@@ -518,9 +517,7 @@ int main(int argc, char **argv)
 	run = long_run(argc, argv, 5);
 	log = kernel_log_from_now();
 	exception_trace("0");
-	board_fd = memfd_create("board", 0);
-	if (board_fd < 0 || ftruncate(board_fd, sizeof(*board)))
-		die("memfd", errno);
+	board_fd = shared_memory(sizeof(*board));
 	map_board(board_fd, 0);
 	tasks = count_tasks();
 	for (int i = 0; i < PAIRS; i++) {

@@ -10,10 +10,10 @@
  * __rpal_leave_thread() that was seen once in a hundred kills.
  */
 #include "loan_limit.h"
-#include "two_services.h"
+#include "pin.h"
+#include "shared_memory.h"
 #include <pthread.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #define ROUNDS 300
@@ -25,23 +25,6 @@ static struct shared {
 	pthread_mutex_t lock;
 	volatile uint64_t counter; /* of who has the mutex */
 } *shared;
-
-static void map_shared_by(int fd)
-{
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (shared == MAP_FAILED)
-		die("mmap", errno);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	if (sched_setaffinity(0, sizeof(cpus), &cpus))
-		die("sched_setaffinity", errno);
-}
 
 /* Until it is killed. */
 static int handle(struct rpal_message *m)
@@ -68,7 +51,7 @@ static void *call(void *side)
 	struct rpal_counters counters;
 	intptr_t ret;
 
-	run_on(CALLER);
+	pin(CALLER);
 	if (sched_setscheduler(0, SCHED_FIFO, &first))
 		die("sched_setscheduler", errno);
 	meet_receiver(side);
@@ -137,23 +120,21 @@ static void compute_on(int cpu)
 	if (fork())
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	run_on(cpu);
+	pin(cpu);
 	for (;;)
 		;
 }
 
 static int client(struct side *side, int argc, char **argv)
 {
-	int fd = memfd_create("shared", 0), right = 0, late = 0;
+	int fd = shared_memory(sizeof(*shared)), right = 0, late = 0;
 	char number[16];
 
-	if (fd < 0 || ftruncate(fd, sizeof(*shared)))
-		die("memfd_create", errno);
-	map_shared_by(fd);
+	shared = map_shared(fd, sizeof(*shared));
 	snprintf(number, sizeof(number), "%d", fd);
 	for (int cpu = BUSY; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++)
 		compute_on(cpu);
-	run_on(OTHERS);
+	pin(OTHERS);
 	for (int i = 0; i < ROUNDS; i++) {
 		int64_t further = kill_owner(number);
 
@@ -172,10 +153,10 @@ int main(int argc, char **argv)
 	struct side side;
 
 	if (argc > 3 && !strcmp(argv[1], "--mortal")) {
-		map_shared_by(atoi(argv[3]));
+		shared = map_shared(atoi(argv[3]), sizeof(*shared));
 		/* Touched: a page fault on loan is one more way to be late. */
 		(void)shared->counter;
-		run_on(OTHERS);
+		pin(OTHERS);
 	}
 	if (is_mortal(argc, argv, RPAL_ROLE_RECEIVER, &side))
 		serve_calls(handle);

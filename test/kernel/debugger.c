@@ -6,8 +6,8 @@
  * has that side's frames, never the other's, and every answer is right.
  * (traced.c has what gdb does for that, each by itself.)
  */
+#include "shared_memory.h"
 #include "two_services.h"
-#include <sys/mman.h>
 
 /* Shared by all three. */
 static volatile struct board {
@@ -17,9 +17,7 @@ static volatile struct board {
 
 static void map_board(int fd)
 {
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 }
 
 __attribute__((noinline, noclone)) static uint64_t answer_of(uint64_t question)
@@ -134,9 +132,7 @@ int main(int argc, char **argv)
 		return two_services(argc, argv, server, client);
 	if (system("gdb --version > /dev/null 2>&1"))
 		skip_all("no gdb");
-	fd = memfd_create("board", 0);
-	if (fd < 0 || ftruncate(fd, sizeof(*board)))
-		die("memfd", errno);
+	fd = shared_memory(sizeof(*board));
 	map_board(fd);
 	snprintf(text, sizeof(text), "%d", fd);
 	meanwhile = debug;

@@ -9,8 +9,8 @@
 #include "loan_limit.h"
 #include "meet_clients.h"
 #include "receiver_state.h"
+#include "shared_memory.h"
 #include <poll.h>
-#include <sys/mman.h>
 
 #define CLIENTS 2
 #define ROUNDS	10 /* of load, for each that is frozen */
@@ -36,9 +36,7 @@ static struct board *board;
 
 static void map_board(int fd)
 {
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 }
 
 static int handle(struct rpal_message *m)
@@ -325,10 +323,9 @@ int main(int argc, char **argv)
 		run_client(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
 	}
 
-	fd = memfd_create("board", 0);
-	if (fd < 0 || ftruncate(fd, sizeof(*board)) ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
-		bail_out("board");
+	fd = shared_memory(sizeof(*board));
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
+		bail_out("socketpair");
 	map_board(fd);
 	limit_loans(LONGEST_LOAN_LIMIT);
 	start(&server, "--server", sockets[0], 0, fd);

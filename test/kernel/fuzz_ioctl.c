@@ -17,6 +17,7 @@
 #include "memory.h"
 #include "random.h"
 #include "raw_syscall.h"
+#include "shared_memory.h"
 #include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
@@ -134,9 +135,7 @@ __attribute__((format(printf, 1, 2))) static void report_strange(const char *for
 static struct board *map_board(int fd)
 {
 	board_fd = fd;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 	return board;
 }
 
@@ -1128,9 +1127,7 @@ int main(int argc, char **argv)
 	log = kernel_log_from_now();
 	/* Of processes that crash as they should, nothing is to be logged. */
 	exception_trace("0");
-	board_fd = memfd_create("board", 0);
-	if (board_fd < 0 || ftruncate(board_fd, sizeof(*board)))
-		die("memfd", errno);
+	board_fd = shared_memory(sizeof(*board));
 	map_board(board_fd);
 	board->foreign_device = open("/dev/rpal", O_RDWR);
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, board->sockets))

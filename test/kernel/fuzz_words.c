@@ -19,6 +19,7 @@
 #include "memory.h"
 #include "random.h"
 #include "raw_syscall.h"
+#include "shared_memory.h"
 #include <pthread.h>
 #include <sys/personality.h>
 #include <setjmp.h>
@@ -79,9 +80,7 @@ static bool all_are_ready(void)
 static void map_board(int fd)
 {
 	board_fd = fd;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 }
 
 static pid_t my_pid; /* as this process knows it */
@@ -616,9 +615,7 @@ int main(int argc, char **argv)
 	run = long_run(argc, argv, 5);
 	log = kernel_log_from_now();
 	exception_trace("0");
-	board_fd = memfd_create("board", 0);
-	if (board_fd < 0 || ftruncate(board_fd, sizeof(*board)))
-		die("memfd", errno);
+	board_fd = shared_memory(sizeof(*board));
 	map_board(board_fd);
 	tasks = count_tasks();
 	start_bystanders();

@@ -12,6 +12,7 @@
 #include "kernel_log.h"
 #include "meet_clients.h"
 #include "memory.h"
+#include "shared_memory.h"
 #include <sys/personality.h>
 
 #define CLIENTS 3
@@ -32,9 +33,7 @@ static int board_fd;
 static void map_board(int fd)
 {
 	board_fd = fd;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 }
 
 static void add(uint64_t *counter, uint64_t value)
@@ -274,10 +273,9 @@ int main(int argc, char **argv)
 	run = long_run(argc, argv, 6);
 	log = kernel_log_from_now();
 	tasks = count_tasks();
-	board_fd = memfd_create("board", 0);
-	if (board_fd < 0 || ftruncate(board_fd, sizeof(*board)) ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
-		die("memfd", errno);
+	board_fd = shared_memory(sizeof(*board));
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
+		die("socketpair", errno);
 	map_board(board_fd);
 	make_sources(&board->sources);
 	pid = start_role("--server", sockets[0], 0);

@@ -6,6 +6,7 @@
 #ifndef SWEEP_CLOCK_H
 #define SWEEP_CLOCK_H
 
+#include "shared_memory.h"
 #include "two_services.h"
 #include <fcntl.h>
 #include <sched.h>
@@ -107,25 +108,6 @@ static inline void run_first(int priority)
 
 	if (sched_setscheduler(0, SCHED_FIFO, &first))
 		die("sched_setscheduler", errno);
-}
-
-/* Memory that the processes of a test share, by a descriptor that they inherit. */
-static inline int shared_memory(size_t bytes)
-{
-	int fd = memfd_create("shared", 0);
-
-	if (fd < 0 || ftruncate(fd, bytes))
-		die("memfd_create", errno);
-	return fd;
-}
-
-static inline void *map_shared(int fd, size_t bytes)
-{
-	void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	if (address == MAP_FAILED)
-		die("mmap", errno);
-	return address;
 }
 
 #endif

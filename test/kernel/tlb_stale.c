@@ -16,6 +16,7 @@
 #include "loop_device.h"
 #include "page_state.h"
 #include "peer.h"
+#include "pin.h"
 #include "setting.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -53,15 +54,6 @@ struct board {
 };
 
 static struct board *board;
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
 
 /* The board comes as descriptor 100, which exec does not close. */
 static void attach(void)

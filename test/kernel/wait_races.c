@@ -8,6 +8,7 @@
  */
 #include "event_sources.h"
 #include "kernel_log.h"
+#include "shared_memory.h"
 #include <sys/mman.h>
 #include <sys/personality.h>
 
@@ -25,9 +26,7 @@ static int board_fd;
 static void map_board(int fd)
 {
 	board_fd = fd;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (board == MAP_FAILED)
-		die("mmap", errno);
+	board = map_shared(fd, sizeof(*board));
 }
 
 /* What a call asks for. */
@@ -188,10 +187,9 @@ int main(int argc, char **argv)
 	personality(ADDR_NO_RANDOMIZE);
 	run = long_run(argc, argv, 5);
 	log = kernel_log_from_now();
-	board_fd = memfd_create("board", 0);
-	if (board_fd < 0 || ftruncate(board_fd, sizeof(*board)) ||
-	    socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
-		die("memfd", errno);
+	board_fd = shared_memory(sizeof(*board));
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
+		die("socketpair", errno);
 	map_board(board_fd);
 	make_sources(&board->sources);
 	snprintf(seed, sizeof(seed), "%llu", (unsigned long long)run.seed);
