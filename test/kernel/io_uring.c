@@ -427,8 +427,11 @@ static void test_polled(struct side *side)
 	before = handed_back();
 	for (int i = 0; i < 50; i++)
 		note(&wrong, ask(side, &m, TRANSFER, POLLED, i));
-	/* The kernel ends a loan now and then for something of its own. */
-	ok(!wrong && handed_back() - before < 25,
+	/*
+	 * The kernel ends a loan now and then for something of its own, and
+	 * each if the other thread has no CPU but this one.
+	 */
+	ok(!wrong && (handed_back() - before < 25 || !loans_can_be_met()),
 	   "50 handlers transfer by a kernel thread that polls, %llu handed back, %ld wrong",
 	   (unsigned long long)(handed_back() - before), wrong);
 	MUST(ask(side, &m, POLL, false, 0));

@@ -184,15 +184,15 @@ static void *move_on_loan(void *arg)
 
 	wait_until_called(us->side->other, us->side->target.tid);
 	MUST(set_affinity(us->client, 2));
-	/* A handler that was handed back would never get there. */
+	/* Handed back, it does not get there by itself. */
 	while (!us->stop)
 		if (receiver_state(us->side->other, us->side->target.tid) != RPAL_STATE_ACTIVE)
-			MUST(set_affinity(us->side->other, 3));
+			MUST(set_affinity(us->side->other, 2));
 	return NULL;
 }
 
-/* True: the handler has got to the other CPU without being handed back. */
-static bool moves_on_loan(struct side *side)
+/* How often the call was handed back. */
+static long move_with_loan(struct side *side)
 {
 	struct disturbance disturbance = { .side = side, .client = gettid() };
 	struct rpal_counters before, after;
@@ -211,7 +211,7 @@ static bool moves_on_loan(struct side *side)
 	pthread_join(thread, NULL);
 	MUST(set_affinity(0, 3));
 	MUST(set_affinity(side->other, 3));
-	return after.handed_back == before.handed_back;
+	return after.handed_back - before.handed_back;
 }
 
 static void test_move(struct side *side)
@@ -223,9 +223,7 @@ static void test_move(struct side *side)
 	ok(!wrong, "both are moved %d times under load, %ld wrong", times, wrong);
 
 	limit_loans(LONGEST_LOAN_LIMIT);
-	while (!moves_on_loan(side))
-		;
-	ok(true, "a handler on loan goes where its client's task goes");
+	is(move_with_loan(side), 1, "who has to leave its CPU gives a context on loan back");
 	limit_loans(DEFAULT_LOAN_LIMIT);
 }
 

@@ -4,10 +4,10 @@
  * What a third process does at every instruction of a call.
  *
  * Of a real-time class, it wakes up there. It uses every register that a task
- * switch has to save: the call has to go on in user mode as if nothing had
- * been. It stops the sender or the receiver, by SIGSTOP or as its debugger: who
- * is stopped has its own context and nobody else's; who is not goes on; and
- * when both do, the answer is right.
+ * switch has to save: the call has to go on as if nothing had been. It stops
+ * the sender or the receiver, by SIGSTOP or as its debugger: who is stopped has
+ * its own context and nobody else's; who is not goes on; and when both do, the
+ * answer is right.
  */
 #include "sweep.h"
 #include "receiver_state.h"
@@ -298,11 +298,10 @@ static void sweep_third(const struct row *row, const struct side *side)
 	check_row(&all.coverage, row, fates[row->fate].name);
 	printf("# handed back %lu, retried %lu\n", after.handed_back - before.handed_back,
 	       after.retries - before.retries);
-	/* A tick may fall into a call and give the sender's task work (loan_limit.h). */
+	/* The receiver would wait for the sender's next turn otherwise. */
 	if (row->fate == PREEMPT)
-		ok((long)(after.handed_back - before.handed_back + after.retries - before.retries) <
-			   all.coverage.met / 100,
-		   "calls that were preempted were not handed back or tried again for that");
+		ok((long)(after.handed_back - before.handed_back) > all.coverage.met / 2,
+		   "who is preempted with a context on loan gives it back");
 }
 
 /* Woken for its signal, or with its context, it runs before the client does. */
