@@ -13,7 +13,9 @@
 #include "page_state.h"
 #include "peer_access.h"
 #include "setting.h"
+#include <linux/perf_event.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #define PAGE 4096UL
 #define HUGE (2UL << 20)
@@ -355,6 +357,58 @@ static void test_stack_limit(void)
 	is(store_by_copy(to, m.word[0], &value), 0, "and grows when that allows it");
 }
 
+static int count_faults(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_SOFTWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_SW_PAGE_FAULTS,
+	};
+	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+
+	if (fd < 0)
+		bail_out("perf_event_open");
+	return fd;
+}
+
+static uint64_t counted(int fd)
+{
+	uint64_t count;
+
+	if (read(fd, &count, sizeof(count)) != sizeof(count))
+		bail_out("a count of faults");
+	return count;
+}
+
+static long minor_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_minflt;
+}
+
+/* A fault counts once, for the task that has it. */
+static void test_counts(void)
+{
+	int fd = count_faults();
+	uint64_t before, value = 1;
+	struct rpal_message m;
+	long minor;
+
+	/* Twice: the first time this code has faults of its own. */
+	for (int i = 0; i < 2; i++) {
+		ask(&m, MAKE, 0, 0);
+		before = counted(fd);
+		minor = minor_faults();
+		for (uint64_t at = 0; at < 16 * PAGE; at += PAGE)
+			MUST(store_by_copy(to, m.word[0] + at, &value));
+	}
+	is(counted(fd) - before, 16, "perf has counted 16 faults once each");
+	is(minor_faults() - minor, 16, "and getrusage()");
+	close(fd);
+}
+
 static int client(struct side *side, int argc, char **argv)
 {
 	struct loop_device swap = swap_space(16 << 20);
@@ -369,6 +423,7 @@ static int client(struct side *side, int argc, char **argv)
 			test(kind, &ways[i]);
 	test_refused();
 	test_stack_limit();
+	test_counts();
 	limit_loans(DEFAULT_LOAN_LIMIT);
 	set("/sys/kernel/mm/transparent_hugepage/use_zero_page", "1");
 	set("/proc/sys/vm/nr_hugepages", "0");

@@ -295,6 +295,7 @@ static void test_wake(struct side *side)
 
 	is(result(ioctl(device, RPAL_IOC_WAKE, 0)), -ESRCH, "nobody to wake");
 	is(result(ioctl(device, RPAL_IOC_WAKE, tid ^ 1 << 16)), -ESRCH, "an old thread id");
+	is(result(ioctl(device, RPAL_IOC_WAKE, tid | 1UL << 32)), -ESRCH, "no thread id at all");
 	is(result(ioctl(device, RPAL_IOC_WAKE, (unsigned long)rpal_tid())), -ESRCH, "oneself");
 	is(ask(side, WAKE, rpal_tid()), -ESRCH, "a thread that only calls");
 
