@@ -30,9 +30,12 @@ static inline void *map_ring(int fd, size_t bytes, off_t what)
 	return ring;
 }
 
+/* A thread that polls it (IORING_SETUP_SQPOLL) has the last CPU, with IORING_SETUP_SQ_AFF. */
 static inline struct io_ring new_io_ring(unsigned int flags)
 {
-	struct io_uring_params params = { .flags = flags, .sq_thread_idle = 20000 };
+	struct io_uring_params params = { .flags = flags,
+					  .sq_thread_cpu = sysconf(_SC_NPROCESSORS_ONLN) - 1,
+					  .sq_thread_idle = 20000 };
 	struct io_ring ring;
 	unsigned int *places;
 

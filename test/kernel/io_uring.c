@@ -6,6 +6,7 @@
  */
 #include "io_ring.h"
 #include "loan_limit.h"
+#include "pin.h"
 #include <pthread.h>
 
 #define BYTES 8192
@@ -197,7 +198,7 @@ static int handle(struct rpal_message *m)
 		return 0;
 	case POLL:
 		if (m->word[1])
-			polled = start_io(IORING_SETUP_SQPOLL);
+			polled = start_io(IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF);
 		else
 			end_io(&polled);
 		return 0;
@@ -423,6 +424,7 @@ static void test_polled(struct side *side)
 	long wrong = 0;
 	struct io io;
 
+	pin(0);
 	MUST(ask(side, &m, POLL, true, 0));
 	before = handed_back();
 	for (int i = 0; i < 50; i++)

@@ -260,12 +260,22 @@ static long parks_at_rest(struct side *side, long *back)
 	return before;
 }
 
+struct waker {
+	const struct side *side;
+	volatile bool over; /* the call has ended, on loan or handed back */
+};
+
 static void *wake_on_loan(void *arg)
 {
-	const struct side *side = arg;
+	const struct waker *waker = arg;
+	const struct side *side = waker->side;
 
-	if (wait_until_called(side->other, side->target.tid))
-		MUST(result(ioctl(rpal_open(), RPAL_IOC_WAKE, (unsigned long)side->target.tid)));
+	while (receiver_state(side->other, side->target.tid) != RPAL_STATE_ACTIVE) {
+		if (waker->over)
+			return NULL;
+		sched_yield();
+	}
+	MUST(result(ioctl(rpal_open(), RPAL_IOC_WAKE, (unsigned long)side->target.tid)));
 	return NULL;
 }
 
@@ -276,10 +286,13 @@ static void test_wake_on_loan(struct side *side)
 	pthread_t thread;
 
 	do {
+		struct waker waker = { .side = side };
+
 		before = parks_at_rest(side, &back);
-		if (pthread_create(&thread, NULL, wake_on_loan, side))
+		if (pthread_create(&thread, NULL, wake_on_loan, &waker))
 			die("pthread_create", errno);
 		wanted = ask(side, SPIN, 0);
+		waker.over = true;
 		pthread_join(thread, NULL);
 	} while (!wanted);
 	is(more_parks(side, before, back), 1,

@@ -352,27 +352,43 @@ static void test_flags(const struct side *side)
 }
 
 /*
+ * A call with or without AC that sets it, and the flags after that. Repeated if
+ * it was handed back, as it is when the client is preempted.
+ */
+static int call_on_loan(const struct side *side, struct rpal_message *m, bool ac, uint64_t *after)
+{
+	struct rpal_counters before, now;
+	int ret;
+
+	do {
+		*m = (struct rpal_message){ { KEEP_AC } };
+		rpal_counters(&before);
+		if (ac)
+			set_ac();
+		ret = rpal_call(&side->target, m, -1);
+		*after = current_flags();
+		clear_ac();
+		rpal_counters(&now);
+	} while (now.handed_back != before.handed_back);
+	return ret;
+}
+
+/*
  * Flags are not preserved by a call in user mode, no more than by a call of a
  * function: the caller gets the handler's, and the handler the caller's. Each
  * has its own when the kernel has handed the context back.
  */
 static void test_ac(const struct side *side)
 {
-	struct rpal_message m = { { KEEP_AC } };
+	struct rpal_message m;
 	uint64_t after;
 	bool kept;
 	int ret;
 
-	set_ac();
-	ret = rpal_call(&side->target, &m, -1);
-	after = current_flags();
-	clear_ac();
+	ret = call_on_loan(side, &m, true, &after);
 	ok(!ret && m.word[1] & FLAG_AC && after & FLAG_AC,
 	   "AC of the caller is there in a handler (%#llx)", m.word[1]);
-	m = (struct rpal_message){ { KEEP_AC } };
-	ret = rpal_call(&side->target, &m, -1);
-	after = current_flags();
-	clear_ac();
+	ret = call_on_loan(side, &m, false, &after);
 	ok(!ret && after & FLAG_AC, "AC of a handler is there in the caller (%#lx)", after);
 	ret = ask(side, &m, KEEP_AC_HANDED_BACK, &kept);
 	ok(!ret && kept, "but not if the call was handed back");
