@@ -62,6 +62,17 @@ static inline long shadow_of_freed_areas(void)
 	return kib;
 }
 
+/*
+ * KiB of the same shadow that are left when those addresses have been freed: of
+ * an area that shares a page of it with its neighbours that page stays, until
+ * the addresses are used again. It is not counted anywhere. 4,800 processes of
+ * no service, eight at a time, left up to 3 MiB.
+ */
+static inline long shadow_of_neighbours(void)
+{
+	return has_kasan() ? 3072 : 0;
+}
+
 /* What uses memory: the lines of /proc/meminfo and the caches of the slab allocator, in KiB. */
 struct memory_use {
 	int count;
@@ -157,6 +168,7 @@ static inline bool memory_is_back_but(long allowed, long before, int count, cons
 {
 	long lost = 0;
 
+	allowed += shadow_of_neighbours();
 	/* Some of it is freed after a grace period, and by workers. */
 	for (int i = 0; i < 10; i++) {
 		lost = before - free_now();
@@ -164,10 +176,10 @@ static inline bool memory_is_back_but(long allowed, long before, int count, cons
 			break;
 		sleep(1);
 	}
-	if (!ok(lost < allowed, "%d %s leave nothing", count, what)) {
-		printf("# %ld KiB\n", lost);
+	ok(lost < allowed, "%d %s leave nothing", count, what);
+	printf("# %ld KiB, of which %ld may be noise\n", lost, allowed);
+	if (lost >= allowed)
 		print_memory_use();
-	}
 	return lost < allowed;
 }
 
