@@ -4,6 +4,7 @@
  * io_uring in services: kernel threads and interrupted tasks act for them, in
  * their memory, while the context that asked for it may be anywhere.
  */
+#include "handed_back.h"
 #include "io_ring.h"
 #include "loan_limit.h"
 #include "pin.h"
@@ -272,14 +273,6 @@ static void note(long *wrong, int error)
 {
 	if (error && !(*wrong)++)
 		printf("# %s\n", strerror(-error));
-}
-
-static uint64_t handed_back(void)
-{
-	struct rpal_counters counters;
-
-	rpal_counters(&counters);
-	return counters.handed_back;
 }
 
 static void test_handler(struct side *side)

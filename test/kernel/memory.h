@@ -65,8 +65,9 @@ static inline long shadow_of_freed_areas(void)
 /*
  * KiB of the same shadow that are left when those addresses have been freed: of
  * an area that shares a page of it with its neighbours that page stays, until
- * the addresses are used again. It is not counted anywhere. 4,800 processes of
- * no service, eight at a time, left up to 3 MiB.
+ * the addresses are used again (kasan_release_vmalloc_node() takes each area by
+ * itself). It is not counted anywhere. 4,800 processes of no service, eight at a
+ * time, left up to 3 MiB.
  */
 static inline long shadow_of_neighbours(void)
 {

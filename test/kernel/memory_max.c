@@ -90,7 +90,7 @@ static int kernel_log;
  */
 static bool is_reported(pid_t pid, pid_t next)
 {
-	int reports = 0, killed = 0, bad = 0;
+	int reports = 0, first = 0, second = 0, bad = 0;
 	char record[8192], *at;
 	ssize_t bytes;
 
@@ -101,7 +101,9 @@ static bool is_reported(pid_t pid, pid_t next)
 		if (at) {
 			pid_t victim = atoi(at + strlen("Killed process "));
 
-			killed += victim == pid ? 1 : next && victim == next ? 10 : 100;
+			first += victim == pid;
+			second += victim == next;
+			bad += victim != pid && victim != next;
 		}
 		if (strstr(record, "segfault") || strstr(record, "traps: ") ||
 		    strstr(record, "rpal: ") ||
@@ -113,8 +115,8 @@ static bool is_reported(pid_t pid, pid_t next)
 	}
 	if (errno != EAGAIN)
 		bail_out("/dev/kmsg");
-	printf("# %d reports\n", reports);
-	return !bad && killed == (next ? 11 : 1) && reports <= 2;
+	printf("# %d reports, killed %d and %d\n", reports, first, second);
+	return !bad && first == 1 && second == (next != 0) && reports <= 2;
 }
 
 static bool was_killed(pid_t pid)

@@ -7,6 +7,7 @@
 #ifndef PEER_ACCESS_H
 #define PEER_ACCESS_H
 
+#include "handed_back.h"
 #include "pkru.h"
 #include "two_services.h"
 #include <sys/mman.h>
@@ -76,14 +77,11 @@ static inline int store_by_kernel(struct side *side, uint64_t address, uint64_t 
 static inline int on_loan(struct side *side, uint64_t what, uint64_t address, uint64_t *value)
 {
 	struct rpal_message m = { { what, address, *value } };
-	struct rpal_counters before, after;
-	int ret;
+	uint64_t before = handed_back();
+	int ret = rpal_call(&side->target, &m, -1);
 
-	rpal_counters(&before);
-	ret = rpal_call(&side->target, &m, -1);
-	rpal_counters(&after);
 	*value = m.word[0];
-	return ret ?: after.handed_back != before.handed_back ? -EREMCHG : 0;
+	return ret ?: handed_back() != before ? -EREMCHG : 0;
 }
 
 static inline int load_on_loan(struct side *side, uint64_t address, uint64_t *value)

@@ -4,6 +4,7 @@
  * RPAL_IOC_PEER_FD: the descriptor that a peer has for the other end of a Unix
  * socket. RPAL_IOC_WAKE: a peer's receiver looks around.
  */
+#include "handed_back.h"
 #include "loan_limit.h"
 #include "receiver_state.h"
 #include "two_services.h"
@@ -208,15 +209,6 @@ static long parks(struct side *side)
 	return ask(side, PARKS, 0);
 }
 
-/* How many calls of this thread the kernel has handed back. */
-static long handed_back(void)
-{
-	struct rpal_counters counters;
-
-	rpal_counters(&counters);
-	return counters.handed_back;
-}
-
 /*
  * How often the receiver has parked, all parks that follow from @back calls
  * that were handed back among them.
@@ -228,7 +220,7 @@ static long settled_parks(struct side *side, long *back)
 	do {
 		*back = handed_back();
 		now = parks(side);
-	} while (handed_back() != *back);
+	} while ((long)handed_back() != *back);
 	return now;
 }
 
@@ -256,7 +248,7 @@ static long parks_at_rest(struct side *side, long *back)
 
 	do
 		before = settled_parks(side, back);
-	while (parks(side) != before || handed_back() != *back);
+	while (parks(side) != before || (long)handed_back() != *back);
 	return before;
 }
 

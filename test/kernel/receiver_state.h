@@ -36,7 +36,9 @@ static inline void wait_until_parked(pid_t pid, uint32_t tid)
 
 /*
  * Waits until a receiver that was parked has been called. True: its context is
- * on loan; false: that has ended already, as it does after rpal_loan_limit_ms.
+ * on loan; false: that has ended already, as it does after rpal_loan_limit_ms,
+ * and when the sender is preempted. The handler must not end before, or this
+ * waits for the next call.
  */
 static inline bool wait_until_called(pid_t pid, uint32_t tid)
 {

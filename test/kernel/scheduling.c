@@ -6,6 +6,7 @@
  * sides, whatever the other side's are.
  */
 #include "cgroup.h"
+#include "handed_back.h"
 #include "loan_limit.h"
 #include "receiver_state.h"
 #include "two_services.h"
@@ -195,8 +196,8 @@ static void *move_on_loan(void *arg)
 static long move_with_loan(struct side *side)
 {
 	struct disturbance disturbance = { .side = side, .client = gettid() };
-	struct rpal_counters before, after;
 	struct rpal_message m = { { REACH, 1 } };
+	uint64_t before = handed_back();
 	pthread_t thread;
 
 	wait_until_parked(side->other, side->target.tid);
@@ -204,14 +205,12 @@ static long move_with_loan(struct side *side)
 	MUST(set_affinity(side->other, 1));
 	if (pthread_create(&thread, NULL, move_on_loan, &disturbance))
 		die("pthread_create", errno);
-	rpal_counters(&before);
 	MUST(rpal_call(&side->target, &m, -1));
-	rpal_counters(&after);
 	disturbance.stop = true;
 	pthread_join(thread, NULL);
 	MUST(set_affinity(0, 3));
 	MUST(set_affinity(side->other, 3));
-	return after.handed_back - before.handed_back;
+	return handed_back() - before;
 }
 
 static void test_move(struct side *side)

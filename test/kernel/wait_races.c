@@ -9,7 +9,6 @@
 #include "event_sources.h"
 #include "kernel_log.h"
 #include "shared_memory.h"
-#include <sys/mman.h>
 #include <sys/personality.h>
 
 #define CALLERS 2
