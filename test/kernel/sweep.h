@@ -72,10 +72,13 @@ static inline long position(const struct try *try)
  */
 #define INTERRUPT 500
 #define POSITIONS (1 << 16)
+#define RECENT	  5
 
 struct coverage {
 	struct try far; /* undisturbed */
-	long distance;	/* of late, without nops: it depends on how far the timer is */
+	/* Of late, without nops: it depends on how far the timer is. */
+	long distances[RECENT];
+	unsigned int undisturbed; /* so many came */
 	bool inside[POSITIONS];
 	long tried, met, wrong;
 };
@@ -84,7 +87,7 @@ static inline struct coverage coverage_of(const struct try *far)
 {
 	printf("# undisturbed: the call comes after %ld instructions and has %ld\n", far->distance,
 	       far->length);
-	return (struct coverage){ .far = *far, .distance = far->distance };
+	return (struct coverage){ .far = *far };
 }
 
 static inline bool came_undisturbed(const struct coverage *coverage, const struct try *try)
@@ -96,7 +99,27 @@ static inline void count_try(struct coverage *coverage, const struct try *try)
 {
 	coverage->tried++;
 	if (came_undisturbed(coverage, try))
-		coverage->distance = try->distance - try->nops;
+		coverage->distances[coverage->undisturbed++ % RECENT] = try->distance - try->nops;
+}
+
+/*
+ * From setting the timer to the sled: what it was most of the last times. Now and
+ * then it is shorter, as the kernel need not set its hardware if a tick is due
+ * first. Who believed that one try would set the timer too early, have that
+ * event in front of the call, learn nothing from it, and so for ever.
+ */
+static inline long usual_distance(const struct coverage *coverage)
+{
+	long sorted[RECENT];
+
+	for (int i = 0; i < RECENT; i++) {
+		int at = i;
+
+		for (; at && sorted[at - 1] > coverage->distances[i]; at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = coverage->distances[i];
+	}
+	return sorted[RECENT / 2];
 }
 
 static inline bool was_interrupted(const struct coverage *coverage, const struct try *try)
@@ -169,15 +192,28 @@ struct attempts {
 	void *context;
 };
 
+/* Makes a try that is to meet position @at, with this number of nops. */
+static inline void aim(const struct coverage *coverage, const struct attempts *all, long at,
+		       unsigned int nops)
+{
+	all->attempt(all->context, at + usual_distance(coverage) + nops, nops);
+}
+
 /* Tries a position with every number of nops, some times, until one meets the call there. */
 static inline bool insist(struct coverage *coverage, const struct attempts *all, long at)
 {
-	for (int tries = 0; tries < 4 * SLED && !*at_position(coverage, at); tries++) {
-		unsigned int nops = tries % SLED;
-
-		all->attempt(all->context, at + coverage->distance + nops, nops);
-	}
+	for (int tries = 0; tries < 4 * SLED && !*at_position(coverage, at); tries++)
+		aim(coverage, all, at, tries % SLED);
 	return *at_position(coverage, at);
+}
+
+/* Learns the distance, from events behind the call; from the far ones if none is undisturbed. */
+static inline void find_distance(struct coverage *coverage, const struct attempts *all)
+{
+	for (int i = 0; i < RECENT; i++)
+		coverage->distances[i] = coverage->far.distance;
+	for (int tries = 0; tries < 4 * RECENT && coverage->undisturbed < RECENT; tries++)
+		all->attempt(all->context, coverage->far.distance + coverage->far.length + 1000, 0);
 }
 
 /*
@@ -200,13 +236,9 @@ static inline void fill_gaps(struct coverage *coverage, const struct attempts *a
 static inline void sweep(struct coverage *coverage, long from, long to, int step,
 			 const struct attempts *all)
 {
-	/* Behind the call: says what the distance is with such a timer. */
-	all->attempt(all->context, coverage->far.distance + coverage->far.length + 1000, 0);
-	for (long at = from; at <= to; at += step) {
-		unsigned int nops = -(at + coverage->distance) & (SLED - 1);
-
-		all->attempt(all->context, at + coverage->distance + nops, nops);
-	}
+	find_distance(coverage, all);
+	for (long at = from; at <= to; at += step)
+		aim(coverage, all, at, -(at + usual_distance(coverage)) & (SLED - 1));
 	if (step == 1)
 		fill_gaps(coverage, all);
 }
