@@ -28,7 +28,7 @@ struct party {
 /* What they are told to do. Each answers with one int when it is done. */
 enum order {
 	FORGE, /* hostile: value becomes the server's state word */
-	STEAL, /* hostile: register a thread with the server's FS base */
+	STEAL, /* hostile: register a sender with the server's FS base, a receiver with 0 */
 	CALL,  /* client: one call, without a deadline */
 	LEAVE, /* server: release the hostile peer; client: be no sender any more */
 };
@@ -178,9 +178,9 @@ static void *serve_nobody(void *tid)
  * From then on the kernel would take the server's context for this thread's.
  * Without a word of TLS until its own FS base is back.
  */
-static long register_as(uint64_t fs_base)
+static long register_as(uint64_t fs_base, uint32_t roles)
 {
-	struct rpal_register request = { .roles = RPAL_ROLE_SENDER };
+	struct rpal_register request = { .roles = roles };
 	uint64_t own;
 	long ret, device = open("/dev/rpal", O_RDWR | O_CLOEXEC);
 
@@ -196,14 +196,21 @@ static long register_as(uint64_t fs_base)
 	return ret;
 }
 
+struct theft {
+	uint64_t fs_base;
+	uint32_t roles;
+	long ret;
+};
+
 static void *steal_fs_base(void *arg)
 {
-	struct side *side = arg;
+	struct theft *theft = arg;
 
 	/* The area of rseq has to go, and librpal knows how. */
 	MUST(rpal_attach(RPAL_ROLE_SENDER));
 	MUST(rpal_detach());
-	return (void *)register_as(side->target.control->fs_base);
+	theft->ret = register_as(theft->fs_base, theft->roles);
+	return NULL;
 }
 
 /* The thread with the control block behind that of the server's receiver. */
@@ -245,11 +252,13 @@ static void hostile(char **argv)
 		uint64_t value = word.value, by = 0;
 
 		if (word.order == STEAL) {
-			void *ret;
+			struct theft theft = { .roles = value };
 
-			pthread_create(&threads[0], NULL, steal_fs_base, &side);
-			pthread_join(threads[0], &ret);
-			done = (long)ret;
+			if (value == RPAL_ROLE_SENDER)
+				theft.fs_base = of->fs_base;
+			pthread_create(&threads[0], NULL, steal_fs_base, &theft);
+			pthread_join(threads[0], NULL);
+			done = theft.ret;
 			tell(orders, &done, sizeof(done));
 			continue;
 		}
@@ -448,6 +457,13 @@ static void test_callers(void)
 	start_working();
 	forge(RPAL_STATE_LENT | BY_THREAD);
 	order(&the_client, CALL, 0);
+	ok(answers(&the_client) && answer_of(&the_client) == 0,
+	   "a caller is served although somebody is said to have borrowed the server");
+	end_all();
+
+	start_working();
+	forge(RPAL_STATE_LENT | BY_THREAD);
+	order(&the_client, CALL, 0);
 	usleep(50000);
 	kill_party(&the_forger);
 	ok(answers(&the_client), "a caller goes on when the one who is said to have borrowed ends");
@@ -510,8 +526,11 @@ static void test_impostor(void)
 static void test_stolen_fs_base(void)
 {
 	start_working();
-	order(&the_forger, STEAL, 0);
+	order(&the_forger, STEAL, RPAL_ROLE_SENDER);
 	is(answer_of(&the_forger), -EINVAL, "nobody registers with a peer's FS base");
+	/* A sender may have the same one. */
+	order(&the_forger, STEAL, RPAL_ROLE_RECEIVER);
+	is(answer_of(&the_forger), -EINVAL, "nor a receiver with one outside of its slot");
 	end_all();
 }
 

@@ -7,6 +7,9 @@
 #include "two_services.h"
 #include <limits.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define PAGE_SIZE 4096UL
 
 enum {
 	ADD,  /* words 1 and 2 */
@@ -55,6 +58,20 @@ static void test_receiving(struct side *side)
 	is(rpal_attach(RPAL_ROLE_RECEIVER), -EOPNOTSUPP, "librpal says the same");
 }
 
+static char in_image[2 * PAGE_SIZE];
+
+static int moves_into_image(void)
+{
+	char *page = (char *)(((uintptr_t)in_image + PAGE_SIZE) & -PAGE_SIZE);
+	void *old = mmap(NULL, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *new;
+
+	*page = 1;
+	new = mremap(old, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, page);
+	/* It crashes if the page is gone. */
+	return new == MAP_FAILED && *page == 1 ? -errno : 0;
+}
+
 static int client(int socket)
 {
 	struct side side = become_peers(socket);
@@ -63,6 +80,7 @@ static int client(int socket)
 
 	ok((uint64_t)client >> RPAL_SLOT_SHIFT == 0, "the client's code is at fixed addresses");
 	is(stack >> RPAL_SLOT_SHIFT, info->id, "its stack is in its slot");
+	is(moves_into_image(), -ENOMEM, "nothing is mapped over its image, nor taken from it");
 	ok(info->caps & RPAL_CAP_SERVICE && !(info->caps & RPAL_CAP_RECEIVE),
 	   "it is told that it is a service that cannot receive");
 	meet_receiver(&side);

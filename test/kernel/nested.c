@@ -10,11 +10,14 @@
 #include "registers.h"
 #include "two_services.h"
 #include <pthread.h>
+#include <sched.h>
+#include <sys/epoll.h>
 
 #define THREADS 2
 static const char names[] = "A1A2B1B2";
 
 #define WALK 1
+#define TELL 2 /* handed back; lets the other process know */
 
 struct place {
 	uint32_t tid;
@@ -23,6 +26,7 @@ struct place {
 
 static struct place places[2 * THREADS];
 static uint32_t my_first; /* in places */
+static int to_others;	  /* a socket to the other process */
 
 /*
  * Words of a WALK: what to do, the way that is left, an octet a step and 0 at
@@ -44,7 +48,10 @@ static int walk(struct rpal_message *m)
 
 static int handle(struct rpal_message *m)
 {
-	return m->word[0] == WALK ? walk(m) : -ENOSYS;
+	if (m->word[0] != TELL)
+		return walk(m);
+	tell(to_others, "", 1);
+	return 0;
 }
 
 static void become_receiver(unsigned int at)
@@ -70,6 +77,7 @@ static void start(struct side *side, unsigned int first)
 	unsigned int theirs = first ? 0 : THREADS;
 
 	my_first = first;
+	to_others = side->socket;
 	pthread_barrier_init(&attached, NULL, 2);
 	become_receiver(first);
 	if (pthread_create(&thread, NULL, second_thread, NULL))
@@ -124,6 +132,55 @@ static void expect_circle(const char *steps)
 	ok(ret == 0 && m.word[2] == 3, "and all of them can be called again (%d)", ret);
 }
 
+#define ROUNDS 200
+
+/* Calls B1, which calls back into A1, as soon as B1 has told that it answers A1. */
+static void *call_when_told(void *wrong)
+{
+	MUST(rpal_attach(RPAL_ROLE_SENDER));
+	for (int i = 0; i < ROUNDS; i++) {
+		struct rpal_message m;
+		char byte;
+
+		hear(to_others, &byte, 1);
+		*(long *)wrong += walk_from_here("B1A1", &m) != 0;
+	}
+	return NULL;
+}
+
+/*
+ * A1 waits for nobody once B1 has answered it, even if it has not run since: it
+ * is the last to get the CPU.
+ */
+static void test_answered(void)
+{
+	const struct sched_param none = {};
+	struct epoll_event event = { .events = EPOLLIN };
+	int epfd = epoll_create1(EPOLL_CLOEXEC);
+	long wrong = 0, missed = 0;
+	pthread_t thread;
+
+	MUST(rpal_call_event(&event));
+	if (sched_setscheduler(0, SCHED_IDLE, &none))
+		die("SCHED_IDLE", errno);
+	pthread_create(&thread, NULL, call_when_told, &wrong);
+	for (int i = 0; i < ROUNDS; i++) {
+		struct rpal_message m = { { TELL } };
+
+		wrong += rpal_call(&places[2].target, &m, -1) != 0;
+		missed += rpal_epoll_wait(epfd, &event, 1, 5000) != 1 ||
+			  rpal_take(&m, NULL) != 1 || rpal_reply(handle(&m), &m);
+		/* Answers. */
+		missed += rpal_epoll_wait(epfd, &event, 1, 1) != 0;
+	}
+	pthread_join(thread, NULL);
+	if (sched_setscheduler(0, SCHED_OTHER, &none))
+		die("SCHED_OTHER", errno);
+	close(epfd);
+	ok(!wrong && !missed, "%d times B1 calls A1, which it has just answered: %ld wrong, %ld missed",
+	   ROUNDS, wrong, missed);
+}
+
 static int client(struct side *side, int argc, char **argv)
 {
 	struct rpal_message m;
@@ -160,6 +217,7 @@ static int client(struct side *side, int argc, char **argv)
 	}
 	ok(!wrong, "500 times in turn with calls that are none: %ld wrong", wrong);
 
+	test_answered();
 	ret = walk_from_here("B1A2B2!", &m);
 	ok(ret == -EOWNERDEAD, "the process of B1 and B2 ends in B2's handler: EOWNERDEAD (%d)",
 	   ret);

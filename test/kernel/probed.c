@@ -33,11 +33,11 @@ static void server(struct side *side, int argc, char **argv)
 	serve_calls(handle);
 }
 
-/* Where add() is in the file of this program. */
-static unsigned long offset_of_add(void)
+/* Where something is in the file of this program. */
+static unsigned long offset_of(const void *code)
 {
 	FILE *maps = fopen("/proc/self/maps", "r");
-	unsigned long start, end, offset, at = (uintptr_t)add;
+	unsigned long start, end, offset, at = (uintptr_t)code;
 	char line[512];
 
 	while (maps && fgets(line, sizeof(line), maps)) {
@@ -121,13 +121,29 @@ static void test(struct side *side, const char *path, const char *who)
 {
 	long wrong, hits;
 
-	set(EVENTS, "p:rpal/add %s:%#lx", path, offset_of_add());
+	set(EVENTS, "p:rpal/add %s:%#lx", path, offset_of(add));
 	set(EVENT "/enable", "1");
 	wrong = load(side);
 	set(EVENT "/enable", "0");
 	hits = hits_of_add();
 	set(EVENTS, "-:rpal/add");
 	ok(!wrong && hits == CALLS, "%s: %d calls, %ld hits, %ld wrong", who, CALLS, hits, wrong);
+	is(load(side), 0, "and then calls are right");
+}
+
+/* Of librpal: where a call begins to execute the receiver's code. */
+extern const char rpal_at_entry_mpk[];
+
+/* The server's own task never comes there: the caller learns that it cannot. */
+static void test_entry(struct side *side, const char *path, const char *who)
+{
+	struct rpal_message m = { { 0, 1, 2 } };
+
+	set(EVENTS, "p:rpal/add %s:%#lx", path, offset_of(rpal_at_entry_mpk));
+	set(EVENT "/enable", "1");
+	is(rpal_call(&side->target, &m, -1), -EOWNERDEAD, who);
+	set(EVENT "/enable", "0");
+	set(EVENTS, "-:rpal/add");
 	is(load(side), 0, "and then calls are right");
 }
 
@@ -143,6 +159,8 @@ static int client(struct side *side, int argc, char **argv)
 	other = start_copy(&pid);
 	test(side, path, "a probe in the program of both");
 	test(&other, COPY, "a probe in the server's program");
+	test_entry(side, path, "a probe where the server is entered, in the program of both");
+	test_entry(&other, COPY, "in the server's program");
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	unlink(COPY);

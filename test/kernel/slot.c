@@ -108,6 +108,11 @@ static void test_mremap(void)
 	is(result(mremap(old, 8192, 8192, MREMAP_MAYMOVE | MREMAP_FIXED,
 			 (void *)(me.slot_end - 4096))),
 	   -ENOMEM, "mremap across the end");
+	((char *)old)[4096] = 1;
+	is(result(mremap(old, 8192, 4096, MREMAP_MAYMOVE | MREMAP_FIXED,
+			 (void *)(me.slot_end + GiB))),
+	   -ENOMEM, "mremap of a part to a place outside");
+	ok(((char *)old)[4096] == 1, "takes nothing away");
 	ok(inside(mremap(old, 8192, 64 << 20, MREMAP_MAYMOVE)), "a mapping that grows and moves");
 }
 
@@ -502,35 +507,61 @@ static void test_mark(void)
 	outcome(&child);
 }
 
-static void test_compat(void)
+/* Of the layout of 32 bits, whatever it says of itself: exits with 0. */
+static int small_program(unsigned char class, uint16_t machine)
 {
-	Elf32_Ehdr header = {
-		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT },
-		.e_type = ET_EXEC,
-		.e_machine = EM_386,
-		.e_version = EV_CURRENT,
-		.e_phoff = sizeof(header),
-		.e_ehsize = sizeof(header),
-		.e_phentsize = sizeof(Elf32_Phdr),
-		.e_phnum = 1,
+	static const unsigned char exit_0[] = {
+		0xb8, 60, 0, 0, 0, /* mov $60, %eax: x32 has 64-bit system calls, too */
+		0x31, 0xff,	   /* xor %edi, %edi */
+		0x0f, 0x05,	   /* syscall */
 	};
-	Elf32_Phdr segment = {
-		.p_type = PT_LOAD,
-		.p_vaddr = 0x400000,
-		.p_flags = 7,
-		.p_filesz = 84,
-		.p_memsz = 84,
-		.p_align = 4096,
+	struct {
+		Elf32_Ehdr header;
+		Elf32_Phdr segment;
+		unsigned char code[sizeof(exit_0)];
+	} program = {
+		.header = {
+			.e_ident = { 0x7f, 'E', 'L', 'F', class, ELFDATA2LSB, EV_CURRENT },
+			.e_type = ET_EXEC,
+			.e_machine = machine,
+			.e_version = EV_CURRENT,
+			.e_entry = 0x400000 + sizeof(Elf32_Ehdr) + sizeof(Elf32_Phdr),
+			.e_phoff = sizeof(Elf32_Ehdr),
+			.e_ehsize = sizeof(Elf32_Ehdr),
+			.e_phentsize = sizeof(Elf32_Phdr),
+			.e_phnum = 1,
+		},
+		.segment = {
+			.p_type = PT_LOAD,
+			.p_vaddr = 0x400000,
+			.p_flags = 7,
+			.p_filesz = sizeof(program),
+			.p_memsz = sizeof(program),
+			.p_align = 4096,
+		},
 	};
 	int exe = memfd_create("compat", MFD_CLOEXEC);
-	struct child child;
 
-	if (write(exe, &header, sizeof(header)) != sizeof(header) ||
-	    write(exe, &segment, sizeof(segment)) != sizeof(segment))
+	memcpy(program.code, exit_0, sizeof(exit_0));
+	if (write(exe, &program, sizeof(program)) != sizeof(program))
 		bail_out("write");
-	child = spawn_file(exe, "", true);
+	return exe;
+}
+
+static void test_compat(void)
+{
+	struct child child = spawn_file(small_program(ELFCLASS32, EM_386), "", true);
+
 	is(hear(child.socket), -ENOEXEC, "a 32-bit program is refused");
 	outcome(&child);
+	child = spawn_file(small_program(ELFCLASS64, EM_386), "", true);
+	is(hear(child.socket), -ENOEXEC, "also if its header says that it is none");
+	outcome(&child);
+	child = spawn_file(small_program(ELFCLASS64, EM_X86_64), "", false);
+	is(outcome(&child), 0, "without a slot an x32 program runs");
+	/* Exec learns of it too late to go back. */
+	child = spawn_file(small_program(ELFCLASS64, EM_X86_64), "", true);
+	is(outcome(&child), -SIGSEGV, "as a service it is killed");
 }
 
 int main(int argc, char **argv)

@@ -14,6 +14,7 @@
 #include "registers.h"
 #include "trap_handler.h"
 #include "two_services.h"
+#include <time.h>
 
 #define FLAG_TF 0x100
 #define FLAG_DF 0x400
@@ -159,6 +160,7 @@ enum {
 	ODD_FLAGS, /* over a system call; answers with the flags after it */
 	KEEP_AC,   /* returns with AC, which it has set; answers with its flags before */
 	KEEP_AC_HANDED_BACK,
+	READ_CLOCK, /* by a vsyscall; answers with the seconds */
 };
 
 /* What came of a trap. */
@@ -252,6 +254,8 @@ static int handle(struct rpal_message *m)
 		handle_traps(on_signal);
 	} else if (what == ODD_FLAGS) {
 		m->word[1] = flags_over_syscall();
+	} else if (what == READ_CLOCK) {
+		m->word[1] = ((long (*)(long *))0xffffffffff600400)(NULL);
 	} else if (what == KEEP_AC || what == KEEP_AC_HANDED_BACK) {
 		m->word[1] = current_flags();
 		if (what == KEEP_AC_HANDED_BACK)
@@ -395,6 +399,20 @@ static void test_ac(const struct side *side)
 	ok(!ret && kept, "and it is gone with the next call");
 }
 
+/* What is repeated in the server's own task, not what was reported before. */
+static void test_after_overflow(const struct side *side)
+{
+	struct rpal_message m;
+	time_t start = time(NULL);
+	bool kept;
+
+	for (int i = 0; i < TRAPS; i++)
+		if (traps[i].raise == overflow)
+			ask(side, &m, i, &kept);
+	ok(!ask(side, &m, READ_CLOCK, &kept) && (time_t)m.word[1] >= start,
+	   "int $4 is over when a handler makes a vsyscall");
+}
+
 static int client(struct side *side, int argc, char **argv)
 {
 	struct rpal_message m;
@@ -419,6 +437,7 @@ static int client(struct side *side, int argc, char **argv)
 		test_handled(side, &traps[i], &expected);
 		test_death(&traps[i], &expected);
 	}
+	test_after_overflow(side);
 	return done();
 }
 
