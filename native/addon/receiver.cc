@@ -77,6 +77,7 @@ int Receiver::Open(Environment* environment, Napi::Function dispatch) {
   event.data.fd = descriptor;
   int error = uv_poll_start(&self->poll_, UV_READABLE, OnCall);
   if (error == 0) error = rpal_call_event(&event);
+  if (error == 0) error = rpal_epoll_same(outer, uv_backend_fd(loop));
   if (error == 0) error = watch(uv_backend_fd(loop));
   return error;
 }
@@ -84,6 +85,7 @@ int Receiver::Open(Environment* environment, Napi::Function dispatch) {
 void Receiver::OnCleanUp(napi_async_cleanup_hook_handle hook, void* data) {
   auto* self = static_cast<Receiver*>(data);
   if (const Watch watch = shim(); watch != nullptr) watch(-1);
+  rpal_epoll_same(-1, -1);
   self->environment_->receiver = nullptr;
   self->dispatch_.Reset();
   self->resource_.Reset();

@@ -666,6 +666,34 @@ static void test_leave(void)
 	ok(ask_sum(&word, 1, 5, 0), "words arrive");
 }
 
+/* The id of a peer that has died, and was not released, is another's. */
+static void test_successor(void)
+{
+	struct hello hello;
+	int before, status;
+	pid_t pid;
+
+	pid = start_server("rpal-compat-first");
+	connection = connect_to("rpal-compat-first");
+	become_peers(connection);
+	hear(connection, &hello, sizeof(hello));
+	before = peer_id;
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	pid = start_server("rpal-compat-second");
+	connection = connect_to("rpal-compat-second");
+	become_peers(connection);
+	hear(connection, &hello, sizeof(hello));
+	is(peer_id, before, "a new peer has the id of one that died");
+	is(tell(GO), 0, "it registers its end");
+	is(rpal_uds_fdmap(sid_fd(peer_id, connection), &rpalfd), RPAL_SUCCESS,
+	   "and is a peer, though the other one was not released");
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	is(rpal_release_service(peer_key), 0, "release it");
+	is(readable(), 0, "nobody is left");
+}
+
 static int client(const char *name)
 {
 	struct hello hello;
@@ -689,6 +717,7 @@ static int client(const char *name)
 	is(tell(COUNTERS), 0, "counters are printed");
 	test_leave();
 	test_death(pid);
+	test_successor();
 	rpal_exit();
 	is(failed(rpal_get_service_id()), -EPERM, "after rpal_exit() there is no id");
 	return done();

@@ -16,6 +16,8 @@ enum {
 	SET_TIMEOUT,	/* word[1] ms for the following waits */
 	NO_ANSWER,	/* the handler leaves it open */
 	TIMER,		/* a timerfd, word[1] ms ahead */
+	OTHER_TIMER,	/* another, which another epoll file watches */
+	WAIT_FOR_OTHER,	/* that is the one that is waited for next */
 	FAIL,
 };
 
@@ -29,15 +31,19 @@ static int64_t now_ms(void)
 
 static void server(struct side *side, int argc, char **argv)
 {
-	uint64_t calls = 0, kernel = 0, timeouts = 0, timer_late = 0, due = 0;
-	int epfd = epoll_create1(EPOLL_CLOEXEC), timeout = -1;
+	uint64_t calls = 0, kernel = 0, timeouts = 0, timer_late = 0, due = 0, others = 0;
+	int epfd = epoll_create1(EPOLL_CLOEXEC), other = epoll_create1(EPOLL_CLOEXEC);
+	int timeout = -1, waited_for = epfd;
+	int other_timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
 	int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
 	struct epoll_event call = { .events = EPOLLIN, .data.u64 = 1 };
 	struct epoll_event socket = { .events = EPOLLIN, .data.u64 = 2 };
 	struct epoll_event expiry = { .events = EPOLLIN, .data.u64 = 3 };
+	struct epoll_event other_expiry = { .events = EPOLLIN, .data.u64 = 4 };
 
 	epoll_ctl(epfd, EPOLL_CTL_ADD, side->socket, &socket);
 	epoll_ctl(epfd, EPOLL_CTL_ADD, timer, &expiry);
+	epoll_ctl(other, EPOLL_CTL_ADD, other_timer, &other_expiry);
 	MUST(rpal_call_event(&call));
 	for (;;) {
 		struct epoll_event events[8];
@@ -45,7 +51,7 @@ static void server(struct side *side, int argc, char **argv)
 		uint64_t value;
 		uint32_t from;
 		char byte;
-		int n = rpal_epoll_wait(epfd, events, 8, timeout);
+		int n = rpal_epoll_wait(waited_for, events, 8, timeout);
 
 		if (n < 0 && errno != EINTR)
 			die("rpal_epoll_wait", errno);
@@ -62,6 +68,10 @@ static void server(struct side *side, int argc, char **argv)
 				if (read(timer, &value, 8) == 8)
 					timer_late = now_ms() - due;
 				continue;
+			case 4:
+				others += read(other_timer, &value, 8) == 8;
+				waited_for = epfd;
+				continue;
 			}
 			calls++;
 			if (rpal_take(&m, &from) != 1 || rpal_take(&m, NULL))
@@ -69,19 +79,24 @@ static void server(struct side *side, int argc, char **argv)
 			switch (m.word[0]) {
 			case COUNTS:
 				m = (struct rpal_message){
-					{ calls, kernel, timeouts, timer_late }
+					{ calls, kernel, timeouts, timer_late, others }
 				};
 				break;
 			case SET_TIMEOUT:
 				timeout = (int)m.word[1];
 				break;
+			case WAIT_FOR_OTHER:
+				waited_for = other;
+				break;
+			case OTHER_TIMER:
 			case TIMER: {
 				struct itimerspec when = {
 					.it_value.tv_nsec = m.word[1] * 1000000,
 				};
 
 				due = now_ms() + m.word[1];
-				timerfd_settime(timer, 0, &when, NULL);
+				timerfd_settime(m.word[0] == TIMER ? timer : other_timer, 0, &when,
+						NULL);
 				break;
 			}
 			case NO_ANSWER:
@@ -166,6 +181,14 @@ static int client(struct side *side, int argc, char **argv)
 	   m.word[3]);
 	printf("# calls %lu, handed back %lu\n", after.calls - before.calls,
 	       after.handed_back - before.handed_back);
+
+	for (int i = 0; i < 5; i++) {
+		ask(side, &m, OTHER_TIMER, 50);
+		ask(side, &m, WAIT_FOR_OTHER, 0);
+		usleep(200000);
+	}
+	ask(side, &m, COUNTS, 0);
+	ok(m.word[4] == 5, "who waits for other events, on loan, gets them (%llu of 5)", m.word[4]);
 
 	rpal_counters(&before);
 	for (int i = 0; i < 1000; i++)

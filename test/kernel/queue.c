@@ -388,6 +388,14 @@ static void test_room(struct side *side, struct rpal_writer *writer)
 		;
 	is(ask(side, TAKE, 64, 0, 0), 64, "room again");
 	is(wait_events(&event, 20), 0, "that is not reported then");
+	while (put(writer, &next, 1) == 1)
+		;
+	is(watch(own_epfd, EPOLL_CTL_MOD, side->socket, EPOLLRPALOUT), 0,
+	   "ask again, when there is none already");
+	is(wait_events(&event, 20), 0, "the room that there was is not reported");
+	is(ask(side, TAKE, 64, 0, 0), 64, "room again");
+	is(wait_events(&event, 5000), 1, "that is");
+	is(event.events, EPOLLRPALOUT, "EPOLLRPALOUT");
 	is(watch(own_epfd, EPOLL_CTL_DEL, side->socket, 0), 0, "do not watch at all");
 	ask(side, RESET, 0, 0, 0);
 	server_watch(side, EPOLL_CTL_MOD, EPOLLRPALIN);
@@ -531,6 +539,47 @@ static void test_both_ways(struct side *side, struct rpal_writer *writer)
 	watch(own_epfd, EPOLL_CTL_DEL, side->socket, 0);
 }
 
+struct late {
+	struct side *side;
+	struct rpal_writer *writer;
+};
+
+static void *watch_late(void *arg)
+{
+	struct late *late = arg;
+	uint64_t next = 0;
+
+	MUST(rpal_attach(RPAL_ROLE_SENDER));
+	usleep(50000);
+	MUST(watch(own_epfd, EPOLL_CTL_ADD, late->side->socket, EPOLLRPALIN));
+	MUST(ask(late->side, ECHO, 1, 0, 0));
+	if (put(late->writer, &next, 1) != 1)
+		die("a word", EPROTO);
+	return NULL;
+}
+
+/* A thread waits already when another one lets its epoll file watch a queue. */
+static void test_watched_late(struct side *side, struct rpal_writer *writer)
+{
+	struct late late = { side, writer };
+	struct epoll_event event;
+	int before = own_epfd;
+	pthread_t thread;
+	uint64_t word;
+
+	ask(side, RESET, 0, 0, 0);
+	own_epfd = epoll_create1(EPOLL_CLOEXEC);
+	pthread_create(&thread, NULL, watch_late, &late);
+	is(wait_events(&event, 10000), 1, "who waited before a queue was watched gets an event");
+	is(event.events, EPOLLRPALIN, "EPOLLRPALIN");
+	is(rpal_queue_take(side->socket, &word, 1), 1, "the word");
+	pthread_join(thread, NULL);
+	is(ask(side, ECHO, 0, 0, 0), 0, "no more");
+	watch(own_epfd, EPOLL_CTL_DEL, side->socket, 0);
+	close(own_epfd);
+	own_epfd = before;
+}
+
 #define MANY 300
 
 static void test_many(struct side *side)
@@ -672,6 +721,7 @@ static int client(struct side *side, int argc, char **argv)
 	writer = test_close(side, writer);
 	test_busy(side, writer);
 	test_both_ways(side, writer);
+	test_watched_late(side, writer);
 	test_turns(side, writer);
 	test_never_idle(side, writer);
 	test_many(side);

@@ -197,7 +197,8 @@ RPAL_API int rpal_interruptible(int (*interrupted)(void *data), void *data);
  * @answer: there is a call to answer
  * @status: status of the answer
  *
- * The plain receiver loop, without epoll. Own thread (receiver).
+ * The plain receiver loop, without epoll: a thread does not use rpal_epoll_wait()
+ * as well. Own thread (receiver).
  * Return: 0; -EINTR a signal handler ran while no call did.
  */
 RPAL_API int rpal_serve_one(struct rpal_message *message, int answer,
@@ -211,10 +212,23 @@ RPAL_API int rpal_serve_one(struct rpal_message *message, int answer,
  * to rpal_call_event(), and rpal_take() has the message. The next
  * rpal_epoll_wait() ends the call: with the answer of rpal_reply(), or with
  * RPAL_PENDING if there was none. Own thread; a thread that is no receiver
- * gets plain epoll_wait(2).
+ * gets plain epoll_wait(2): it should not wait for an epoll file that watches
+ * queues, whose own events it would see, too.
  */
 RPAL_API int rpal_epoll_wait(int epfd, struct epoll_event *events,
 			     int maxevents, int timeout);
+
+/**
+ * rpal_epoll_same - say that two epoll files have the same events
+ * @epfd: an epoll file
+ * @other: one that is all that the first one watches, or -1
+ *
+ * On loan rpal_epoll_wait() leaves the context where it is if its task sleeps on
+ * the same epoll file. For a thread that waits for one of these at a time, either
+ * is right. Own thread (receiver); the last pair counts. Return: 0; -EPERM no
+ * receiver.
+ */
+RPAL_API int rpal_epoll_same(int epfd, int other);
 
 /** rpal_call_event - the event by which rpal_epoll_wait() reports a call */
 RPAL_API int rpal_call_event(const struct epoll_event *event);

@@ -238,35 +238,6 @@ static int request_error(int ret)
 	}
 }
 
-int rpal_request_service(uint64_t key)
-{
-	struct rpal_peer peer;
-	int ret;
-
-	if (!rpal_compat_ready())
-		return RPAL_DONT_INITED;
-	pthread_mutex_lock(&rpal_compat_mutex);
-	ret = rpal_peer_request(key, &peer);
-	if (!ret && peer.id <= RPAL_ID_MAX) {
-		/* The one that had the id before is gone. */
-		if (peers[peer.id].requested && peers[peer.id].key != key)
-			rpal_release_service(peers[peer.id].key);
-		peers[peer.id].key = key;
-		peers[peer.id].peer = peer;
-		peers[peer.id].requested = true;
-	}
-	pthread_mutex_unlock(&rpal_compat_mutex);
-	return request_error(ret);
-}
-
-static unsigned int find_requested(uint64_t key)
-{
-	for (unsigned int id = RPAL_ID_MIN; id <= RPAL_ID_MAX; id++)
-		if (peers[id].requested && peers[id].key == key)
-			return id;
-	return 0;
-}
-
 /*
  * Reads who has gone, and keeps the management descriptor readable as long as
  * one of them was not released.
@@ -288,6 +259,46 @@ static void look_for_gone(void)
 		count = read(left_fd, &count, sizeof(count));
 }
 
+/* What this process has of it; the kernel has nothing any more. */
+static void forget_peer(unsigned int id)
+{
+	rpal_compat_unmap(id);
+	rpal_queue_forget_peer(id);
+	look_for_gone();
+	peers[id].requested = false;
+	peers[id].gone = false;
+	look_for_gone();
+}
+
+int rpal_request_service(uint64_t key)
+{
+	struct rpal_peer peer;
+	int ret;
+
+	if (!rpal_compat_ready())
+		return RPAL_DONT_INITED;
+	pthread_mutex_lock(&rpal_compat_mutex);
+	ret = rpal_peer_request(key, &peer);
+	if (!ret && peer.id <= RPAL_ID_MAX) {
+		/* The one that had the id before is gone; the request is not its. */
+		if (peers[peer.id].requested && peers[peer.id].key != key)
+			forget_peer(peer.id);
+		peers[peer.id].key = key;
+		peers[peer.id].peer = peer;
+		peers[peer.id].requested = true;
+	}
+	pthread_mutex_unlock(&rpal_compat_mutex);
+	return request_error(ret);
+}
+
+static unsigned int find_requested(uint64_t key)
+{
+	for (unsigned int id = RPAL_ID_MIN; id <= RPAL_ID_MAX; id++)
+		if (peers[id].requested && peers[id].key == key)
+			return id;
+	return 0;
+}
+
 int rpal_release_service(uint64_t key)
 {
 	unsigned int id;
@@ -297,13 +308,9 @@ int rpal_release_service(uint64_t key)
 	pthread_mutex_lock(&rpal_compat_mutex);
 	id = find_requested(key);
 	if (id) {
-		rpal_compat_unmap(id);
 		/* -ENOTCONN: it has gone, or has released us. */
 		rpal_peer_release(id);
-		look_for_gone();
-		peers[id].requested = false;
-		peers[id].gone = false;
-		look_for_gone();
+		forget_peer(id);
 	}
 	pthread_mutex_unlock(&rpal_compat_mutex);
 	return id ? RPAL_ERR_NONE : RPAL_ERR_NO_SERVICE;

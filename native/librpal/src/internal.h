@@ -59,6 +59,8 @@ struct rpal_self {
 	unsigned int missed_turns;	/* in a row */
 	/* When the kernel wakes the parked task, CLOCK_MONOTONIC ns. */
 	int64_t armed;
+	int armed_epfd;			/* and for whose events; -1: none */
+	int same[2];			/* rpal_epoll_same() */
 };
 
 extern struct rpal_control rpal_no_sender, rpal_no_receiver

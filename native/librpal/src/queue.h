@@ -103,7 +103,7 @@ int rpal_set_silence(struct queue_set *set, struct epoll_event *events,
 
 /* queue_wait.c */
 int rpal_queue_wait(struct queue_set *set, struct epoll_event *events,
-		    int maxevents, int timeout) HIDDEN;
+		    int maxevents, int64_t deadline, bool at_once) HIDDEN;
 
 /* queue_news.c */
 long rpal_raise_news(uint32_t peer, struct rpal_end *end) HIDDEN;

@@ -43,6 +43,14 @@ static int kernel_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return ret;
 }
 
+static void ring(struct queue_set *set)
+{
+	uint64_t one = 1;
+
+	if (write(set->doorbell, &one, sizeof(one)) < 0)
+		return;		/* It is ringing as loud as it can. */
+}
+
 static int doorbell_ctl(struct queue_set *set, int epfd, int op)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = set };
@@ -101,6 +109,8 @@ static int set_make(int epfd, struct queue_set **made)
 	poke(set->shared->sleeper, 0);
 	poke(set->shared->receiver, 0);
 	poke(rpal_queue_tables->set[epfd], set);
+	/* A receiver that waits already has not looked for a set. */
+	ring(set);
 	*made = set;
 	return 0;
 }
@@ -114,13 +124,10 @@ static void set_pending(struct queue_set *set, unsigned int member)
 /* Something of a member has changed in this process. Under the set's lock. */
 void rpal_set_mark(struct queue_set *set, unsigned int member)
 {
-	uint64_t one = 1;
-
 	/* Full barrier, then the look: as a peer's in rpal_raise_news(). */
 	set_pending(set, member);
-	if (peek(set->shared->sleeper) &&
-	    write(set->doorbell, &one, sizeof(one)) < 0)
-		return;		/* It is ringing as loud as it can. */
+	if (peek(set->shared->sleeper))
+		ring(set);
 }
 
 /* Takes the set's own doorbell out of the kernel's events. */

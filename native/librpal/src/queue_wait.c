@@ -84,27 +84,36 @@ static int report_call(struct rpal_self *self, struct queue_set *set,
 	return n;
 }
 
-/* rpal_epoll_wait() for an epoll file that watches queues, by a receiver. */
+/*
+ * rpal_epoll_wait() for an epoll file that watches queues, by a receiver.
+ * @at_once: only look, the deadline is now
+ */
 int rpal_queue_wait(struct queue_set *set, struct epoll_event *events,
-		    int maxevents, int timeout)
+		    int maxevents, int64_t deadline, bool at_once)
 {
 	struct rpal_self *self = &rpal_self;
-	int64_t deadline = rpal_deadline_of(timeout);
-	bool last = timeout == 0;
+	bool last = at_once;
 	long ret;
 	int n;
 
 	for (;;) {
 		/* Not before an answer that has to be given, unless asked to. */
 		if (!call_open(self) || set->starved ||
-		    (timeout == 0 && rpal_may_put_off(self))) {
+		    (at_once && rpal_may_put_off(self))) {
 			set->starved = false;
-			if (!call_open(self) && rpal_contended(self) &&
-			    rpal_give_turn(self) == RPAL_SWITCH_CALLED)
+			ret = 0;
+			if (!call_open(self) && rpal_contended(self))
+				ret = rpal_give_turn(self);
+			if (ret == RPAL_SWITCH_CALLED)
 				return report_call(self, set, events, maxevents);
 			n = look(self, set, events, maxevents);
 			if (n != 0 || last)
 				return n;
+			/* A signal has ended the turn. */
+			if (ret < 0) {
+				errno = -ret;
+				return -1;
+			}
 		}
 		ret = sleep_until(self, set, deadline);
 		if (ret == RPAL_SWITCH_CALLED)

@@ -57,7 +57,14 @@ static uint64_t find_tail(struct rpal_end *end)
 			highest = position;
 	}
 	/* None is free: the queue is full. */
-	return lowest == ~0ULL ? highest + 1 : lowest;
+	if (lowest == ~0ULL)
+		return highest + 1;
+	/* The reader frees in order: those before it, since they were looked at. */
+	for (unsigned int i = 0; i < RPAL_QUEUE_WORDS; i++, lowest--)
+		if (peek(cell_of(end, lowest - 1)->stamp) !=
+		    stamp_of(lowest - 1, CELL_FREE))
+			break;
+	return lowest;
 }
 
 /* May this process claim an end that somebody has claimed already? */
@@ -249,6 +256,8 @@ static void want_room(struct rpal_end *end, struct rpal_end *own_end,
 
 	if (claim != claimed && claim_is_ours(claim))
 		change(&end->writer, claim, claimed);
+	/* That there was room once is no news any more. */
+	poke(own_end->room, 0);
 	swap(end->want, position);
 }
 
@@ -325,12 +334,15 @@ static int call_sleeper(struct rpal_writer *writer, uint32_t peer, uint32_t pkey
 	return 0;
 }
 
-/* Our end, if somebody here wants to know of room. It may change at any time. */
+/*
+ * Our end, to be told of room: whether somebody wants to know of that may be
+ * decided when there was none. It may change at any time.
+ */
 static struct rpal_end *room_watcher(const struct rpal_writer *writer)
 {
 	struct queue *own = rpal_queue_of(writer->own_fd);
 
-	return own && own->event.events & EPOLLRPALOUT ? own->end : NULL;
+	return own ? own->end : NULL;
 }
 
 int rpal_queue_put(struct rpal_writer *writer, const uint64_t *words,

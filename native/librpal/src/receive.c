@@ -36,6 +36,8 @@ int rpal_serve_from_kernel(struct rpal_message *message, int answer, int status)
 
 	if (!(self->roles & RPAL_ROLE_RECEIVER))
 		return -EPERM;
+	self->armed = NEVER;
+	self->armed_epfd = -1;
 	for (;;) {
 		ret = rpal_switch_park(self->control, message, status, &park);
 		switch (ret) {
@@ -101,6 +103,17 @@ int rpal_reply(int status, const struct rpal_message *message)
 	return 0;
 }
 
+int rpal_epoll_same(int epfd, int other)
+{
+	struct rpal_self *self = &rpal_self;
+
+	if (!(self->roles & RPAL_ROLE_RECEIVER))
+		return -EPERM;
+	self->same[0] = epfd;
+	self->same[1] = other;
+	return 0;
+}
+
 static int set_errno(long ret)
 {
 	errno = -ret;
@@ -117,13 +130,32 @@ static bool look_first(const struct rpal_self *self)
 	       !rpal_on_loan(self);
 }
 
+static int64_t time_until(int64_t deadline)
+{
+	int64_t left = deadline - rpal_now();
+
+	return left > 0 ? left : 0;
+}
+
+/* Does the task, parked for another wait, sleep on these descriptors? */
+static inline bool sleeps_on(const struct rpal_self *self, int epfd)
+{
+	int armed = self->armed_epfd;
+
+	return likely(epfd == armed) ||
+	       ((epfd == self->same[0] || epfd == self->same[1]) &&
+		(armed == self->same[0] || armed == self->same[1]));
+}
+
 /*
  * On loan, may this wait stay in user mode? Not if the task would be woken too
- * late. If it is awake and wants its context, it gets it as the call ends.
+ * late, or by other events. If it is awake and wants its context, it gets it as
+ * the call ends.
  */
-static inline bool park_lightly(const struct rpal_self *self, int64_t deadline)
+static inline bool park_lightly(const struct rpal_self *self, int epfd,
+				int64_t deadline)
 {
-	return rpal_on_loan(self) &&
+	return rpal_on_loan(self) && sleeps_on(self, epfd) &&
 	       (deadline == NEVER || deadline >= self->armed - TOLERANCE ||
 		rpal_wanted(self));
 }
@@ -143,9 +175,14 @@ static void take_notice(struct rpal_self *self)
 static inline __attribute__((always_inline)) long
 park_until(struct rpal_self *self, int epfd, int64_t deadline)
 {
+	/*
+	 * The time of a wait that stays in user mode: if it does not, as the
+	 * context was handed back just now, nobody has set a timer for it. Then
+	 * the caller waits anew.
+	 */
 	struct rpal_park park = {
 		.epfd = epfd,
-		.timeout_ns = -1,
+		.timeout_ns = 0,
 		.message = (uintptr_t)&self->message,
 	};
 	int status = 0;
@@ -159,14 +196,11 @@ park_until(struct rpal_self *self, int epfd, int64_t deadline)
 		park.flags = RPAL_PARK_REPLY;
 		park.status = status;
 	}
-	if (!park_lightly(self, deadline)) {
+	if (!park_lightly(self, epfd, deadline)) {
 		rpal_leave_loan(self);
-		if (deadline != NEVER) {
-			park.timeout_ns = deadline - rpal_now();
-			if (park.timeout_ns < 0)
-				park.timeout_ns = 0;
-		}
+		park.timeout_ns = deadline == NEVER ? -1 : time_until(deadline);
 		self->armed = deadline;
+		self->armed_epfd = epfd;
 	}
 	self->progress = NO_CALL;
 	ret = rpal_switch_park(self->control, &self->message, status, &park);
@@ -213,9 +247,13 @@ static int report_call(const struct rpal_self *self, struct epoll_event *events)
 	return 1;
 }
 
-int64_t rpal_deadline_of(int timeout)
+/* Without waiting, and without the doorbell of queues that are watched, too. */
+static int look_at(int epfd, struct epoll_event *events, int maxevents)
 {
-	return deadline_of(timeout);
+	int n = epoll_wait(epfd, events, maxevents, 0);
+	struct queue_set *set = rpal_set_of(epfd);
+
+	return n > 0 && unlikely(set) ? rpal_set_silence(set, events, n) : n;
 }
 
 int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
@@ -231,16 +269,17 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 	if (!(self->roles & RPAL_ROLE_RECEIVER) || maxevents <= 0)
 		return epoll_wait(epfd, events, maxevents, timeout);
 	if (unlikely(set))
-		return rpal_queue_wait(set, events, maxevents, timeout);
+		return rpal_queue_wait(set, events, maxevents,
+				       deadline_of(timeout), timeout == 0);
 
-	if (timeout == 0 && rpal_may_put_off(self))
+	if (timeout == 0 && sleeps_on(self, epfd) && rpal_may_put_off(self))
 		return 0;
 
 	if (look_first(self)) {
 		ret = rpal_contended(self) ? rpal_give_turn(self) : 0;
 		if (ret == RPAL_SWITCH_CALLED)
 			return report_call(self, events);
-		n = epoll_wait(epfd, events, maxevents, 0);
+		n = look_at(epfd, events, maxevents);
 		if (n != 0 || timeout == 0)
 			return n;
 		if (ret < 0)
@@ -257,9 +296,14 @@ int rpal_epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 		 */
 		over = ret < 0 || (deadline != NEVER && rpal_now() >= deadline);
 		if (over || ret == RPAL_PARK_EVENT) {
-			n = epoll_wait(epfd, events, maxevents, 0);
+			n = look_at(epfd, events, maxevents);
 			if (n != 0)
 				return n;
+			/* Another thread has made it, and has rung. */
+			set = rpal_set_of(epfd);
+			if (unlikely(set) && !over)
+				return rpal_queue_wait(set, events, maxevents,
+						       deadline, false);
 		}
 		if (ret < 0)
 			return set_errno(ret);

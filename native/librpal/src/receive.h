@@ -36,7 +36,6 @@ static inline bool rpal_may_put_off(struct rpal_self *self)
 
 long rpal_give_turn(struct rpal_self *self)
 	__attribute__((visibility("hidden")));
-int64_t rpal_deadline_of(int timeout) __attribute__((visibility("hidden")));
 long rpal_park_until(struct rpal_self *self, int epfd, int64_t deadline)
 	__attribute__((visibility("hidden")));
 
