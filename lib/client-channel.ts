@@ -57,9 +57,11 @@ export class ClientChannel {
       this.receive(chunk);
     });
     socket.on('error', (error) => {
+      const code = codeOf(error);
       this.#finish(
         new RpalError(
-          codeOf(error) ?? 'ECONNRESET',
+          // Who writes before it has read that the server is gone gets EPIPE.
+          code === undefined || code === 'EPIPE' ? 'ECONNRESET' : code,
           `The connection to '${address}' broke (${messageOf(error)}). Connect again.`,
           { cause: error },
         ),

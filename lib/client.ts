@@ -18,6 +18,9 @@ import { decodeError } from './remote-error.js';
 import { Outcome, type Sender } from './sender.js';
 import { SyncSocket } from './sync-socket.js';
 
+/** The most ms that setTimeout() counts, 24 days: a longer time is none. */
+const longestTimer = 2 ** 31 - 1;
+
 /** Options of a synchronous call. */
 export interface CallSyncOptions {
   /** Longest time in ms that the call may take; −1 or not given: that of the connection. */
@@ -292,7 +295,7 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
         this.#counters.errors += 1;
         fail(toError(error));
       };
-      if (timeout >= 0) {
+      if (timeout >= 0 && timeout <= longestTimer) {
         timer = setTimeout(() => {
           giveUp(late(method, timeout));
         }, timeout);

@@ -104,9 +104,13 @@ export class Sender {
     return this.#call(method, id, payload, CallFlag.sync, timeout);
   }
 
-  /** Calls, but never waits for a receiver that is busy or was handed back. */
+  /**
+   * Calls, but never waits for a receiver that is busy or was handed back. That may read a payload
+   * after this has returned, when the caller writes to it again: it gets a copy.
+   */
   post(method: number, id: number, payload: Uint8Array): Outcome {
-    return this.#call(method, id, payload, 0, 0);
+    const own = payload.length > inlineBytes ? payload.slice() : payload;
+    return this.#call(method, id, own, 0, 0);
   }
 
   /** Reads from a socket, waiting at most `timeout` ms for bytes. Empty: the other side ended. */

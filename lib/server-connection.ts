@@ -162,6 +162,11 @@ export class ServerConnection {
     if (endpoint === undefined || this.#closed) {
       return this.#failed(new RpalError('ERR_RPAL_CLOSED', 'The connection is closed.'));
     }
+    if (this.#closing) {
+      return this.#failed(
+        new RpalError('ERR_RPAL_CLOSED', 'The server is closing; connect again later.'),
+      );
+    }
     const context = new Context(this.service.names[method] ?? '', transport, this.clientPid);
     hasCalled(endpoint, id, sync);
     let deferred = false;
@@ -193,7 +198,14 @@ export class ServerConnection {
   close(): void {
     if (this.#closed || this.#closing) return;
     this.#closing = true;
-    if (this.#running.size === 0) this.socket.end();
+    this.#endWhenDone();
+  }
+
+  #endWhenDone(): void {
+    if (!this.#closing || this.#running.size > 0) return;
+    // A client that calls all the time would not read that the socket has ended.
+    this.#linked?.close();
+    this.socket.end();
   }
 
   async #answerLater(id: number, promise: PromiseLike<unknown>): Promise<void> {
@@ -211,7 +223,7 @@ export class ServerConnection {
     if (this.#endpoint) isPast(this.#endpoint, id);
     this.#running.delete(id);
     this.#send(responseFrame(id, kind, answer));
-    if (this.#closing && this.#running.size === 0) this.socket.end();
+    this.#endWhenDone();
   }
 
   #answered(answer: Uint8Array): Uint8Array {

@@ -66,7 +66,8 @@ export class SyncSocket {
   /** Sends a call and sleeps until its answer is there or `timeout` ms are over (−1: never). */
   call(request: SyncRequest, timeout: number): { kind: AnswerKind; payload: Uint8Array } {
     const end = timeout < 0 ? Infinity : performance.now() + timeout;
-    this.#port.postMessage(request);
+    // A view is cloned with all the memory that it is a part of.
+    this.#port.postMessage({ ...request, payload: request.payload.slice() });
     for (;;) {
       const seen = Atomics.load(this.#arrivals, 0);
       const received = receiveMessageOnPort(this.#port) as { message: SyncResult } | undefined;

@@ -54,6 +54,10 @@ describe('a service that was started by rpal run', () => {
     expect(result.counters.calls).toBe(2 * result.sizes + 2);
   });
 
+  it('gets what a payload was when it was called with it', async () => {
+    expect((await caller.call<number>('reused')).result).toBe(0);
+  });
+
   it('answers 3,000 calls rightly, most of them without the kernel', async () => {
     const { result } = await caller.call<{ wrong: number; counters: Counters }>('many');
     expect(result.wrong).toBe(0);

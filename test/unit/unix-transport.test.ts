@@ -252,6 +252,33 @@ describe('within one process', () => {
     await expect(client.call('later', bytes())).rejects.toEqual(failure('ECONNRESET'));
   });
 
+  it('takes no more calls while it closes', async () => {
+    const { client, server } = await pair({
+      later: async (payload) => {
+        await sleep(30);
+        return payload;
+      },
+    });
+    const due = client.call('later', bytes(1));
+    await sleep(10);
+    const closed = server.close();
+    await expect(client.call('later', bytes(2))).rejects.toEqual(failure('ERR_RPAL_CLOSED'));
+    expect(await due).toEqual(bytes(1));
+    await closed;
+  });
+
+  it('has no deadline if a call may take for ever', async () => {
+    const { client } = await pair({
+      later: async (payload) => {
+        await sleep(30);
+        return payload;
+      },
+    });
+    for (const timeout of [Infinity, 2 ** 31]) {
+      expect(await client.call('later', bytes(3), { timeout })).toEqual(bytes(3));
+    }
+  });
+
   it('fails waiting calls when the client closes', async () => {
     const { client } = await pair({ never: () => new Promise<Uint8Array>(() => undefined) });
     const call = client.call('never', bytes());
@@ -444,6 +471,19 @@ describe('another process', () => {
       await second.close();
       expect(await client.call('backAtOnce', bytes(5))).toEqual(bytes(5));
     });
+  });
+
+  it('fails a call with the same code when it died just before', async () => {
+    const mortal = freshAddress();
+    const other = await startEcho(mortal);
+    const client = await connect(mortal, unix);
+    const ended = once(other, 'exit');
+    other.kill('SIGKILL');
+    // Its end is not read yet, so the request is written to a socket that nobody reads.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+    await expect(client.call('echo', bytes(1))).rejects.toEqual(failure('ECONNRESET'));
+    await ended;
+    await client.close();
   });
 
   it('fails calls when it dies', async () => {

@@ -61,6 +61,18 @@ const scenarios = {
       counters: client.counters,
     };
   },
+  /** Writes to a payload as soon as call() has returned. */
+  async reused(client) {
+    let wrong = 0;
+    for (let i = 0; i < 5; i += 1) {
+      const payload = pattern(1_000_000, i);
+      const wanted = payload.map((byte) => ~byte);
+      const answer = client.call('inverted', payload);
+      payload.fill(0);
+      if (Buffer.compare(await answer, wanted)) wrong += 1;
+    }
+    return wrong;
+  },
   /** Calls every method of the service once, one after the other. */
   everyMethod(client) {
     const answers = client.methods.map((name) => [name, parse(client.callSync(name, bytes()))]);
