@@ -117,16 +117,26 @@ static long load(struct side *side)
 	return wrong;
 }
 
+static void probe(const char *path, const void *code)
+{
+	set(EVENTS, "p:rpal/add %s:%#lx", path, offset_of(code));
+	set(EVENT "/enable", "1");
+}
+
+static void remove_probe(void)
+{
+	set(EVENT "/enable", "0");
+	set(EVENTS, "-:rpal/add");
+}
+
 static void test(struct side *side, const char *path, const char *who)
 {
 	long wrong, hits;
 
-	set(EVENTS, "p:rpal/add %s:%#lx", path, offset_of(add));
-	set(EVENT "/enable", "1");
+	probe(path, add);
 	wrong = load(side);
-	set(EVENT "/enable", "0");
 	hits = hits_of_add();
-	set(EVENTS, "-:rpal/add");
+	remove_probe();
 	ok(!wrong && hits == CALLS, "%s: %d calls, %ld hits, %ld wrong", who, CALLS, hits, wrong);
 	is(load(side), 0, "and then calls are right");
 }
@@ -139,11 +149,9 @@ static void test_entry(struct side *side, const char *path, const char *who)
 {
 	struct rpal_message m = { { 0, 1, 2 } };
 
-	set(EVENTS, "p:rpal/add %s:%#lx", path, offset_of(rpal_at_entry_mpk));
-	set(EVENT "/enable", "1");
+	probe(path, rpal_at_entry_mpk);
 	is(rpal_call(&side->target, &m, -1), -EOWNERDEAD, who);
-	set(EVENT "/enable", "0");
-	set(EVENTS, "-:rpal/add");
+	remove_probe();
 	is(load(side), 0, "and then calls are right");
 }
 

@@ -11,6 +11,7 @@
  * alignment checks, for example).
  */
 #include "handed_back.h"
+#include "raw_syscall.h"
 #include "registers.h"
 #include "trap_handler.h"
 #include "two_services.h"
@@ -255,7 +256,7 @@ static int handle(struct rpal_message *m)
 	} else if (what == ODD_FLAGS) {
 		m->word[1] = flags_over_syscall();
 	} else if (what == READ_CLOCK) {
-		m->word[1] = ((long (*)(long *))0xffffffffff600400)(NULL);
+		m->word[1] = vsyscall_time();
 	} else if (what == KEEP_AC || what == KEEP_AC_HANDED_BACK) {
 		m->word[1] = current_flags();
 		if (what == KEEP_AC_HANDED_BACK)

@@ -19,6 +19,11 @@ import { freshAddress } from './socket-directory.js';
 const unix = { transport: 'unix' } as const;
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
 
+const later: Handler = async (payload) => {
+  await sleep(30);
+  return payload;
+};
+
 /** An error of our class with this code and a message. */
 function failure(code: string, message = /./): unknown {
   return expect.objectContaining({
@@ -239,12 +244,7 @@ describe('within one process', () => {
   });
 
   it('answers what is due before it closes', async () => {
-    const { client, server } = await pair({
-      later: async (payload) => {
-        await sleep(30);
-        return payload;
-      },
-    });
+    const { client, server } = await pair({ later });
     const call = client.call('later', bytes(5));
     await sleep(10);
     await server.close();
@@ -253,12 +253,7 @@ describe('within one process', () => {
   });
 
   it('takes no more calls while it closes', async () => {
-    const { client, server } = await pair({
-      later: async (payload) => {
-        await sleep(30);
-        return payload;
-      },
-    });
+    const { client, server } = await pair({ later });
     const due = client.call('later', bytes(1));
     await sleep(10);
     const closed = server.close();
@@ -268,12 +263,7 @@ describe('within one process', () => {
   });
 
   it('has no deadline if a call may take for ever', async () => {
-    const { client } = await pair({
-      later: async (payload) => {
-        await sleep(30);
-        return payload;
-      },
-    });
+    const { client } = await pair({ later });
     for (const timeout of [Infinity, 2 ** 31]) {
       expect(await client.call('later', bytes(3), { timeout })).toEqual(bytes(3));
     }

@@ -259,11 +259,10 @@ static void look_for_gone(void)
 		count = read(left_fd, &count, sizeof(count));
 }
 
-/* What this process has of it; the kernel has nothing any more. */
+/* After rpal_queue_forget_peer(): what this file and its maps know of it. */
 static void forget_peer(unsigned int id)
 {
 	rpal_compat_unmap(id);
-	rpal_queue_forget_peer(id);
 	look_for_gone();
 	peers[id].requested = false;
 	peers[id].gone = false;
@@ -281,8 +280,10 @@ int rpal_request_service(uint64_t key)
 	ret = rpal_peer_request(key, &peer);
 	if (!ret && peer.id <= RPAL_ID_MAX) {
 		/* The one that had the id before is gone; the request is not its. */
-		if (peers[peer.id].requested && peers[peer.id].key != key)
+		if (peers[peer.id].requested && peers[peer.id].key != key) {
+			rpal_queue_forget_peer(peer.id);
 			forget_peer(peer.id);
+		}
 		peers[peer.id].key = key;
 		peers[peer.id].peer = peer;
 		peers[peer.id].requested = true;
@@ -308,7 +309,7 @@ int rpal_release_service(uint64_t key)
 	pthread_mutex_lock(&rpal_compat_mutex);
 	id = find_requested(key);
 	if (id) {
-		/* -ENOTCONN: it has gone, or has released us. */
+		/* And its queues. -ENOTCONN: it has gone, or has released us. */
 		rpal_peer_release(id);
 		forget_peer(id);
 	}
