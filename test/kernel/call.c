@@ -3,12 +3,19 @@
 /* A call reaches the receiver, its answer comes back, and nothing else moves. */
 #include "registers.h"
 #include "two_services.h"
+#include <sys/ioctl.h>
 
 #define ADD 1
 #define PID 2
+#define COUNT 3
+
+static uint64_t runs;
 
 static int handle(struct rpal_message *m)
 {
+	struct rpal_counters counters;
+
+	runs++;
 	switch (m->word[0]) {
 	case ADD:
 		m->word[0] = m->word[1] + m->word[2];
@@ -19,6 +26,11 @@ static int handle(struct rpal_message *m)
 		m->word[1] = gettid();
 		m->word[2] = getuid();
 		return 0;
+	case COUNT:
+		MUST(rpal_counters(&counters));
+		m->word[0] = runs;
+		m->word[1] = counters.served;
+		return 0;
 	default:
 		return -ENOSYS;
 	}
@@ -27,6 +39,20 @@ static int handle(struct rpal_message *m)
 static void server(struct side *side, int argc, char **argv)
 {
 	serve_calls(handle);
+}
+
+/* A receiver whose own task takes its context back, for nothing, while it waits for calls. */
+static void check_woken(struct side *side, uint64_t made, long pause_us)
+{
+	struct rpal_message m = { { COUNT } };
+	int ret;
+
+	MUST(result(ioctl(rpal_open(), RPAL_IOC_WAKE, (unsigned long)side->target.tid)));
+	usleep(pause_us);
+	ret = rpal_call(&side->target, &m, -1);
+	ok(ret == 0 && m.word[0] == made && m.word[1] == made,
+	   "after %llu calls and a wake-up, a handler has run %llu times, and %llu calls have come",
+	   (unsigned long long)made, m.word[0], m.word[1]);
 }
 
 static int client(struct side *side, int argc, char **argv)
@@ -62,6 +88,8 @@ static int client(struct side *side, int argc, char **argv)
 		wrong += ret != 0 || m.word[0] != (uint64_t)i * 8 || m.word[4] != (uint64_t)i ||
 			 m.word[5] != ~(uint64_t)(i ^ 0x55);
 	}
+	for (int i = 0; i < 10; i++)
+		check_woken(side, 5 + calls + i, i % 2 * 20000);
 	rpal_counters(&counters);
 	ok(wrong == 0, "%ld verified calls, %ld wrong", calls, wrong);
 	printf("# calls %lu handed back %lu retries %lu waits %lu\n", counters.calls,

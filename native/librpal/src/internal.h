@@ -129,5 +129,6 @@ int rpal_call_slowly(const struct rpal_target *target,
 int rpal_serve_from_kernel(struct rpal_message *message, int answer,
 			   int status);
 int rpal_serve_notified(struct rpal_message *message);
+int rpal_serve_ended(struct rpal_message *message, long why);
 
 #endif /* RPAL_INTERNAL_H */

@@ -52,6 +52,7 @@ int rpal_serve_from_kernel(struct rpal_message *message, int answer, int status)
 			park.status = 0;
 			break;
 		case RPAL_PARK_EVENT:
+		case RPAL_PARK_TIMEOUT:
 			park.flags = 0;
 			break;
 		default:
@@ -66,6 +67,16 @@ int rpal_serve_notified(struct rpal_message *message)
 	rpal_self.served--;
 	*message = (struct rpal_message){ 0 };
 	return rpal_serve_from_kernel(message, 1, 0);
+}
+
+/*
+ * rpal_serve_one() had given its answer and was parked in user mode when its
+ * task took the context back: @why, as rpal_switch_park(). No call has come.
+ */
+int rpal_serve_ended(struct rpal_message *message, long why)
+{
+	rpal_self.served--;
+	return why < 0 ? why : rpal_serve_from_kernel(message, 0, 0);
 }
 
 int rpal_call_event(const struct epoll_event *event)

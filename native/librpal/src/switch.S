@@ -350,8 +350,16 @@ HIDDEN_ENTRY rpal_switch_park
 	syscall
 	/* A refused park goes on here, an ended one at rpal_at_park. */
 HIDDEN_ENTRY rpal_at_park
+	cmpl	$0, PARKED_RESULT(%rsp)
+	je	.Lserve_ended
 	RESTORE_RECEIVER
 	ret
+	/* The frame of an rpal_serve_one() that has answered since the park began. */
+.Lserve_ended:
+	movq	PARKED_MESSAGE(%rsp), %rdi
+	movq	%rax, %rsi
+	RESTORE_RECEIVER
+	jmp	rpal_serve_ended
 
 	/* A sender has claimed us: rsi is our control block. */
 	.macro ADOPT_RECEIVER mpk
