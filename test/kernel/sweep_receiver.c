@@ -1,25 +1,31 @@
 /* guest: icount isolation=mpk,none timeout=900 */
 // SPDX-License-Identifier: MIT
 /*
- * A signal to the receiver, an event that it waits for, and its death by
- * SIGKILL, at every instruction of a call that runs on the sender's task; and
- * the death of the service that the receiver calls in its turn.
+ * A signal to the receiver, an event that it waits for, a wake-up for nothing,
+ * and its death by SIGKILL, at every instruction of a call that runs on the
+ * sender's task; and the death of the service that the receiver calls in its
+ * turn.
  *
  * The server sets a timer on itself in one call; the next call comes at a
- * distance that the client measures. After a signal or an event the answer is
- * right, and the server has handled it once, as itself, before the next call.
+ * distance that the client measures. A wake-up comes from another thread of the
+ * client. After a signal, an event or a wake-up the answer is right, and the
+ * server has handled the call once, and the event once, as itself, before the
+ * next call.
  * After a kill the client has an answer or -EOWNERDEAD and all its registers,
  * and other servers can be called.
  */
 #include "sweep.h"
+#include <pthread.h>
+#include <sys/ioctl.h>
 
-enum { KILL_NEXT = KILL + 1 };
+enum { KILL_NEXT = KILL + 1, WAKE };
 
 static const char *const names[] = {
 	[SIGNAL] = "signals to the receiver",
 	[RECLAIM] = "events for the receiver",
 	[KILL] = "kills of the receiver",
 	[KILL_NEXT] = "kills of whom it calls",
+	[WAKE] = "wake-ups of the receiver",
 };
 
 /* A signal comes before the kills at the same kind of call. */
@@ -40,9 +46,15 @@ static struct row rows[] = {
 	{ KILL, FAULT_ADD, SERVES, 96 },
 	{ KILL, NESTED_ADD, SERVES, 96 },
 	{ KILL_NEXT, NESTED_ADD, SERVES, 96 },
+	{ WAKE, ADD, SERVES, 1 },
+	{ WAKE, ADD, LISTENS, 3 },
+	{ WAKE, SLOW_ADD, SERVES, 32 },
+	{ WAKE, SLOW_ADD, LISTENS, 32 },
+	{ WAKE, FAULT_ADD, SERVES, 96 },
+	{ WAKE, NESTED_ADD, SERVES, 32 },
 };
 
-/* Whom the client calls, and whose timer is set before. */
+/* Whom the client calls, and whose timer is set before; NULL: that of the waker. */
 struct servers {
 	const struct side *called, *armed;
 };
@@ -56,11 +68,48 @@ struct sweep {
 	struct ids ids;
 };
 
+/* A thread of the client, of a real-time class. */
+static struct waker {
+	int timer;
+	uint64_t receiver;
+} waker;
+
+static void *wake_when_it_is_time(void *arg)
+{
+	uint64_t expiries;
+
+	run_first(2);
+	for (;;) {
+		hear(waker.timer, &expiries, sizeof(expiries));
+		if (ioctl(rpal_open(), RPAL_IOC_WAKE, waker.receiver))
+			die("RPAL_IOC_WAKE", errno);
+	}
+	return NULL;
+}
+
+static void wake_from_now(const struct rpal_target *target)
+{
+	pthread_t thread;
+
+	waker.receiver = target->tid;
+	if (waker.timer)
+		return;
+	waker.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (pthread_create(&thread, NULL, wake_when_it_is_time, NULL))
+		die("pthread_create", EAGAIN);
+}
+
 static struct try try_once(struct servers servers, int kind, long d, unsigned int nops)
 {
 	struct rpal_message m = { { ARM, d } };
 	struct try try = { .d = d, .nops = nops };
 
+	if (!servers.armed) {
+		try.armed = now_tsc();
+		set_timerfd(waker.timer, d);
+		call_behind_sled(&try, &servers.called->target, kind);
+		return try;
+	}
 	/* Other work of the kernel may come in between: too late for the timer. */
 	try.error = rpal_call(&servers.armed->target, &m, -1);
 	if (try.error) {
@@ -105,13 +154,15 @@ static void attempt_event(void *context, long d, unsigned int nops)
 {
 	struct sweep *all = context;
 	const struct rpal_target *target = &all->servers.called->target;
-	uint64_t events = ask_report(target).events;
+	struct report before = ask_report(target);
 	struct try try = try_once(all->servers, all->row->kind, d, nops);
 
 	/* As a rule the event has come by now. The next call would hide what is left. */
 	sled(0);
 	check_survived(&all->coverage, &try, target);
-	if (wait_for_event(target, events) != 1)
+	if (ask_report(target).adds != before.adds + 1)
+		complain(&all->coverage, &try, "the call was not handled once");
+	if (all->row->fate != WAKE && wait_for_event(target, before.events) != 1)
 		complain(&all->coverage, &try, "the event has come more than once");
 }
 
@@ -167,7 +218,9 @@ static struct window sweep_events(struct sweep *all)
 	pid_t pid;
 
 	side = own_server(all->row->style, all->row->fate, &pid);
-	all->servers = (struct servers){ &side, &side };
+	all->servers = (struct servers){ &side, all->row->fate == WAKE ? NULL : &side };
+	if (all->row->fate == WAKE)
+		wake_from_now(&side.target);
 	lead_on(&side, all->other);
 	far = undisturbed(all->servers, all->row->kind, TRIES);
 	all->coverage = coverage_of(&far);
@@ -214,7 +267,7 @@ static int client(struct side *side, int argc, char **argv)
 
 		if (row->fate == SIGNAL)
 			windows[row->style][row->kind] = sweep_events(&all);
-		else if (row->fate == RECLAIM)
+		else if (row->fate == RECLAIM || row->fate == WAKE)
 			sweep_events(&all);
 		else
 			sweep_kills(&all, &windows[row->style][row->kind]);

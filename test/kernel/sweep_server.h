@@ -35,7 +35,7 @@ struct report {
 	uint64_t pid, adds;
 	uint64_t events; /* that reached the server */
 	uint64_t event;	 /* when the last one did */
-	uint64_t wrong;	 /* handlers that found a register or an identity changed */
+	uint64_t wrong;	 /* handlers that found a register, an identity or the call changed */
 	uint64_t unused;
 };
 
@@ -142,6 +142,8 @@ static inline int sweep_handle(struct rpal_message *m)
 	case GO_ON:
 		return go_on(m);
 	default:
+		/* Nobody calls with this: it is what was answered last. */
+		report.wrong++;
 		return -ENOSYS;
 	}
 	return status;
