@@ -39,12 +39,24 @@ EXPORT int rpal_preload_watch(int epfd) {
   return 0;
 }
 
+/*
+ * With a mask the wait and the change of the mask must be one step: only the kernel can. But
+ * libuv's own, if a profiler runs, does nothing except to save it wake-ups: SIGPROF does no harm.
+ */
+static bool is_needed(const sigset_t* mask) {
+  sigset_t profiler;
+
+  if (__builtin_expect(!mask, 1)) return false;
+  sigemptyset(&profiler);
+  sigaddset(&profiler, SIGPROF);
+  return memcmp(mask, &profiler, _NSIG / 8) != 0;
+}
+
 EXPORT int epoll_pwait(int epfd, struct epoll_event* events, int maxevents, int timeout,
                        const sigset_t* mask) {
   int count;
 
-  /* With a mask the wait and the change of the mask must be one step: only the kernel can. */
-  if (__builtin_expect(!watch.set || watch.inside || epfd != watch.epfd || mask, 0))
+  if (__builtin_expect(!watch.set || watch.inside || epfd != watch.epfd || is_needed(mask), 0))
     return syscall(SYS_epoll_pwait, epfd, events, maxevents, timeout, mask, _NSIG / 8);
   watch.inside = true;
   count = rpal_epoll_wait(epfd, events, maxevents, timeout);

@@ -15,6 +15,21 @@ const rpal = join(repository, 'bin', 'rpal');
 const longestSilence = 200_000;
 let addresses = 0;
 
+/** 'service': by rpal run; 'profiled': that, with a profiler; 'plain': as any other program. */
+export type Start = 'service' | 'profiled' | 'plain';
+
+const asService = [rpal, 'run', '--', 'node'] as const;
+const starts: Record<Start, readonly [string, ...string[]]> = {
+  service: asService,
+  profiled: [
+    ...asService,
+    '--prof',
+    '--no-logfile-per-isolate',
+    `--logfile=${join(tmpdir(), 'rpal-profile.log')}`,
+  ],
+  plain: ['node'],
+};
+
 /** A path for a socket that no other test uses. */
 export function freshAddress(): string {
   addresses += 1;
@@ -27,10 +42,9 @@ export class Program implements AsyncDisposable {
   readonly #lines: AsyncIterator<string>;
   readonly #exit: Promise<unknown>;
 
-  /** @param how 'service': by rpal run; 'plain': as any other program */
-  constructor(how: 'service' | 'plain', name: string, ...parameters: string[]) {
+  constructor(how: Start, name: string, ...parameters: string[]) {
     const script = join(repository, 'test', 'guest', 'programs', name);
-    const [program, start] = how === 'service' ? [rpal, ['run', '--', 'node']] : ['node', []];
+    const [program, ...start] = starts[how];
     this.#child = spawn(program, [...start, script, ...parameters], {
       stdio: ['pipe', 'pipe', 'inherit'],
       cwd: repository,

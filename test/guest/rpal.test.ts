@@ -127,6 +127,14 @@ describe('a service that was started by rpal run', () => {
     expect(result.turns).toBeGreaterThanOrEqual(50);
   });
 
+  it('is called although a profiler interrupts it', async () => {
+    const address = freshAddress();
+    await using profiled = new Program('profiled', 'service.js', address);
+    expect(await profiled.line()).toBe('ready rpal ');
+    const { transport, result } = await caller.call<{ wrong: number[] }>('basics', address);
+    expect({ transport, wrong: result.wrong }).toEqual({ transport: 'rpal', wrong: [] });
+  });
+
   it('serves its sockets under calls', async () => {
     caller.say('load');
     expect(await caller.line()).toBe('loading');
