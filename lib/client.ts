@@ -144,7 +144,9 @@ export class Client<Payload = Uint8Array, Answer = Uint8Array> implements AsyncD
 
   /**
    * Calls a method without blocking: the handler runs at once if the server is idle, else the call
-   * waits for it in the server's event loop. Rejects as callSync() throws, and with `ABORT_ERR`.
+   * waits for it in the server's event loop. There a later call can overtake it: where the order
+   * matters, wait for one answer before the next call. Rejects as callSync() throws, and with
+   * `ABORT_ERR`.
    */
   call(method: string, payload: Payload, options: CallOptions = {}): Promise<Answer> {
     try {
