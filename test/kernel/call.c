@@ -41,7 +41,11 @@ static void server(struct side *side, int argc, char **argv)
 	serve_calls(handle);
 }
 
-/* A receiver whose own task takes its context back, for nothing, while it waits for calls. */
+/*
+ * A receiver whose own task takes its context back, for nothing, while it waits
+ * for calls. It may do so after the next call or, given a pause, before: both
+ * have to be right, and sweep_receiver.c forces what lies between.
+ */
 static void check_woken(struct side *side, uint64_t made, long pause_us)
 {
 	struct rpal_message m = { { COUNT } };
