@@ -431,6 +431,45 @@ static struct rpal_writer *test_close(struct side *side, struct rpal_writer *wri
 	return writer;
 }
 
+/* A writer that is opened anew goes on where the words of the last one end. */
+static struct rpal_writer *open_again(struct side *side, struct rpal_writer *writer)
+{
+	rpal_writer_close(writer);
+	return open_writer(&side->peer, side->socket);
+}
+
+static struct rpal_writer *test_opened_again(struct side *side, struct rpal_writer *writer)
+{
+	uint64_t next = 0, taken = 0;
+	long refused = 0, wrong = 0;
+
+	server_watch(side, EPOLL_CTL_MOD, 0);
+	/* Up to a full queue, and down to an empty one, from two places in it. */
+	for (int round = 0; round < 2; round++) {
+		for (int i = 0; i < RPAL_QUEUE_WORDS; i++) {
+			writer = open_again(side, writer);
+			refused += put(writer, &next, 1) != 1;
+		}
+		writer = open_again(side, writer);
+		is(put(writer, &next, 1), -EAGAIN, "a full queue that is opened again is full");
+		wrong += ask(side, TAKE, 1, 0, 0) != 1 || told.word[1] != taken++;
+		is(put(writer, &next, 1), 1, "until a word is taken");
+		while (taken < next) {
+			for (int i = 0; i < 3 && taken < next; i++, taken++)
+				wrong += ask(side, TAKE, 1, 0, 0) != 1 || told.word[1] != taken;
+			if (taken == next)
+				break;
+			writer = open_again(side, writer);
+			refused += put(writer, &next, 2) != 2;
+		}
+	}
+	is(refused, 0, "a writer that is opened again finds the room that there is");
+	is(wrong, 0, "and its words follow those of the last one");
+	ask(side, RESET, 0, 0, 0);
+	server_watch(side, EPOLL_CTL_MOD, EPOLLRPALIN);
+	return writer;
+}
+
 /* The server waits on the socket until go_on(). */
 static void make_busy(struct side *side)
 {
@@ -719,6 +758,7 @@ static int client(struct side *side, int argc, char **argv)
 	test_events(side, writer);
 	test_room(side, writer);
 	writer = test_close(side, writer);
+	writer = test_opened_again(side, writer);
 	test_busy(side, writer);
 	test_both_ways(side, writer);
 	test_watched_late(side, writer);
